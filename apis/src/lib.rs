@@ -1,0 +1,14 @@
+//! The vocabulary of Lockstep: generated types, kinds, selectors, store keys, text forms, defaults and validation.
+//! Knows no network, file, clock or randomness: everything here is a function of its arguments.
+
+pub mod commit;
+pub mod keys;
+
+/// The messages of `proto/lockstep/v1alpha`: the source of truth for every type on the wire and in the store.
+#[allow(missing_docs, clippy::all, reason = "generated; documented in the proto files")]
+pub mod v1alpha {
+    include!(concat!(env!("OUT_DIR"), "/lockstep.v1alpha.rs"));
+}
+
+/// The encoded `FileDescriptorSet` of the protos, with our options and the comments.
+pub static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
