@@ -1,0 +1,60 @@
+# Everything a person or CI does with this tree. `make help` lists it.
+.DEFAULT_GOAL := build
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+TOOLS := target/tools
+PROTOX := $(TOOLS)/bin/protox
+STORE ?= embedded
+PEERS ?= limit lockstep-local lockstep
+NODES ?= 1000
+
+.PHONY: help build release demo test components unit lint docs licences bench scale clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+# etcd-client compiles its protos with a protoc when it builds; this one needs nothing but Rust.
+$(PROTOX):
+	cargo install --quiet --locked protox --version 0.10.0 --features bin --root $(TOOLS) --target-dir $(TOOLS)-build
+	rm -rf $(TOOLS)-build
+
+build: $(PROTOX) ## build both programs
+	cargo build --locked
+
+release: $(PROTOX) ## build both programs as they are shipped
+	cargo build --locked --profile dist -p lockstep-daemon -p lockstep-ctl
+
+demo: build ## three daemons on this machine take a real book through in lockstep (STORE=etcd: on three etcd members)
+	STORE=$(STORE) tests/demo.sh
+
+test: components build ## everything; installs the system's components that tests use when root, else names them
+	tests/run.sh
+
+components: ## install, or name, the system's components that tests use
+	tests/components.sh
+
+unit: $(PROTOX) ## only what needs no component: seconds
+	cargo test --locked -p lockstep-apis -p lockstep-core -p lockstep-modules -p lockstep-executor
+
+lint: $(PROTOX) ## format and lints
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked -p lockstep-core -- -D warnings -D clippy::disallowed_methods -D clippy::disallowed_types
+
+docs: $(PROTOX) ## the API's documentation, without a broken link
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+licences: ## licences, bans and sources of all dependencies; advisories where their database can be had
+	tests/licences.sh
+
+bench: $(PROTOX) ## workloads side by side with the limit program (PEERS="limit lockstep-local lockstep")
+	cargo build --locked --release -p lockstep-daemon -p lockstep-ctl
+	PATH="$(CURDIR)/target/release:$$PATH" python3 tests/bench/run.py $(PEERS)
+
+scale: $(PROTOX) ## NODES simulated agents over the real protocol, against a real server and etcd
+	cargo build --locked --release -p lockstep-daemon -p lockstep-tests --bins
+	target/release/lockstep-scale --nodes $(NODES)
+
+clean: ## remove what was built
+	cargo clean
