@@ -2,7 +2,15 @@
 //! Knows no network, file, clock or randomness: everything here is a function of its arguments.
 
 pub mod commit;
+mod descriptor;
+pub mod duration;
 pub mod keys;
+pub mod kinds;
+pub mod name;
+pub mod nearest;
+pub mod object;
+pub mod selector;
+mod value;
 
 /// The messages of `proto/lockstep/v1alpha`: the source of truth for every type on the wire and in the store.
 #[allow(missing_docs, clippy::all, reason = "generated; documented in the proto files")]
