@@ -1,1 +1,3 @@
-//! x
+//! The daemon `lockstepd` as a library: one module per part, wired in `app`.
+
+pub mod store;
