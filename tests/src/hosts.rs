@@ -1,0 +1,127 @@
+//! Isolated hosts on this machine: a thin face on `hosts/hosts.sh`. Needs root, and says so.
+//! A lab is taken down when its value is dropped, whatever the test did.
+
+use anyhow::{Context, Result, bail};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+/// A set of hosts `h1`, `h2`, … on a network of their own.
+pub struct Lab {
+    name: String,
+    subnet: String,
+}
+
+/// What a lab is made with.
+pub struct LabOptions<'a> {
+    /// 1 to 16 of a-z, 0-9: labs of different names do not meet.
+    pub name: &'a str,
+    /// First three octets of the hosts' addresses.
+    pub subnet: &'a str,
+    /// `source:destination[:ro]`, shown in every host.
+    pub binds: &'a [String],
+}
+
+impl Lab {
+    /// Boots `count` hosts; the first time on a machine it builds their Debian tree.
+    pub fn up(count: u32, options: &LabOptions<'_>) -> Result<Lab> {
+        if !rustix::process::geteuid().is_root() {
+            bail!("isolated hosts need root: run this test as root, or with sudo");
+        }
+        let lab = Lab { name: options.name.to_owned(), subnet: options.subnet.to_owned() };
+        let done = lab
+            .script()
+            .args(["up", &count.to_string()])
+            .env("LAB_BIND", options.binds.join(","))
+            .output()
+            .context("tests/hosts/hosts.sh")?;
+        if !done.status.success() {
+            bail!("hosts.sh up: {}", text(&done));
+        }
+        Ok(lab)
+    }
+
+    /// The address of host `n`.
+    pub fn address(&self, n: u32) -> String {
+        format!("{}.{n}", self.subnet)
+    }
+
+    /// Runs a command in a host; its output if it succeeded.
+    pub fn exec(&self, host: &str, argv: &[&str]) -> Result<String> {
+        let done = self.try_exec(host, argv)?;
+        if !done.status.success() {
+            bail!("{host}: {argv:?}: {}: {}", done.status, text(&done));
+        }
+        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+    }
+
+    /// Runs a command in a host, however it ends.
+    pub fn try_exec(&self, host: &str, argv: &[&str]) -> Result<Output> {
+        self.script().arg("exec").arg(host).args(argv).stdin(Stdio::null()).output().context("hosts.sh exec")
+    }
+
+    /// Cuts a host off, both ways: its packets vanish.
+    pub fn partition(&self, host: &str) -> Result<()> {
+        self.simple(&["partition", host])
+    }
+
+    /// Undoes [`Lab::partition`].
+    pub fn heal(&self, host: &str) -> Result<()> {
+        self.simple(&["heal", host])
+    }
+
+    /// Pulls a host's plug.
+    pub fn stop(&self, host: &str) -> Result<()> {
+        self.simple(&["stop", host])
+    }
+
+    /// Boots a stopped host from its disk.
+    pub fn start(&self, host: &str) -> Result<()> {
+        self.simple(&["start", host])
+    }
+
+    fn simple(&self, arguments: &[&str]) -> Result<()> {
+        let done = self.script().args(arguments).output().context("hosts.sh")?;
+        if !done.status.success() {
+            bail!("hosts.sh {arguments:?}: {}", text(&done));
+        }
+        Ok(())
+    }
+
+    fn script(&self) -> Command {
+        let mut command = Command::new(folder().join("hosts/hosts.sh"));
+        command.env("LAB_NAME", &self.name).env("LAB_SUBNET", &self.subnet);
+        command
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::env::var_os("LOCKSTEP_KEEP_LAB").is_none() {
+            let _ = self.script().arg("down").output();
+        }
+    }
+}
+
+/// The folder of this crate.
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// The folder with the programs that were built with this test.
+pub fn programs() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    // target/<profile>/deps/test-… and target/<profile>/program
+    let folder = own.ancestors().nth(2).context("a test program lies in target/<profile>/deps")?;
+    for program in ["lockstepd", "lockstep"] {
+        if !folder.join(program).is_file() {
+            bail!("{} is missing: run `make build` first", folder.join(program).display());
+        }
+    }
+    Ok(folder.to_owned())
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
