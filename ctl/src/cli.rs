@@ -1,0 +1,351 @@
+//! The command line: what may be typed. Knows nothing of servers; parsing is all it does.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Documented at the end of `lockstep --help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; with --wait: the Run succeeded
+  1  the Run failed or was cancelled
+  2  the command line or a manifest is wrong; nothing was changed
+  3  conflict: somebody else wrote it meanwhile, or its state does not allow it
+  4  not authenticated, or not allowed
+  5  no server reached, or its answer was lost: the outcome is not known
+  6  the Run succeeded, but skipped nodes that were not reached";
+
+/// Declarative configuration management that keeps servers in lockstep.
+#[derive(Parser, Debug)]
+#[command(name = "lockstep", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct Global {
+    /// Which cluster and who I am: a context's name or its file.
+    #[arg(long, global = true, env = "LOCKSTEP_CONTEXT", value_name = "NAME|FILE")]
+    pub(crate) context: Option<String>,
+    /// The namespace.
+    #[arg(short, long, global = true, env = "LOCKSTEP_NAMESPACE", value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Make a cluster: this machine becomes its first server.
+    Init(Passed),
+    /// One-time tokens with which nodes join.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Create or update objects from files: all of them, or none.
+    Apply(Apply),
+    /// Show objects.
+    Get(Get),
+    /// Show everything about one object.
+    Describe(Describe),
+    /// Delete objects.
+    Delete(Delete),
+    /// Start a Run of a book; or, with --local, do a book on this machine alone.
+    Run(Box<Run>),
+    /// What tasks of a Run printed.
+    Logs(Logs),
+    /// Stop a Run: nothing new starts, what runs gets SIGTERM.
+    Cancel(RunName),
+    /// Let nothing new of a Run start; what runs goes on.
+    Pause(RunName),
+    /// Let a paused Run go on.
+    Resume(RunName),
+    /// Start a new Run for the nodes of an ended one that did not succeed.
+    Retry(Retry),
+    /// Give free the place of a node that does not report.
+    Release(Release),
+    /// What happened.
+    Events(Events),
+    /// Check files as `apply` would, without a cluster.
+    Lint(Lint),
+    /// Show the nodes, windows, segments and locks of a Run, without running it.
+    Plan(Plan),
+    /// A whole cluster on this machine, each node with a root folder of its own.
+    #[command(subcommand)]
+    Dev(DevCommand),
+    /// Completion for a shell.
+    Completion {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Arguments that go to `lockstepd` as they are.
+#[derive(Args, Debug)]
+pub(crate) struct Passed {
+    /// Options of `lockstepd init`; see `lockstepd init --help`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it, once.
+    Create {
+        /// How long it may be used, at most 1h.
+        #[arg(long, default_value = "15m", value_name = "DURATION")]
+        ttl: String,
+        /// Only for a node of this name.
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+        /// A label of the node that joins, key=value; may be repeated.
+        #[arg(long, value_name = "KEY=VALUE")]
+        label: Vec<String>,
+        /// For `lockstepd join --server`.
+        #[arg(long)]
+        server: bool,
+    },
+}
+
+/// Where manifests are.
+#[derive(Args, Debug)]
+pub(crate) struct Files {
+    /// A file, a folder (its .yaml, .yml and .json), or `-`; may be repeated.
+    #[arg(short, long = "filename", required = true, value_name = "PATH")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Folders with all that is below them.
+    #[arg(short = 'R', long)]
+    pub(crate) recursive: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Apply {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// How to print objects.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Columns.
+    Table,
+    /// More columns.
+    Wide,
+    /// YAML documents.
+    Yaml,
+    /// JSON.
+    Json,
+    /// kind/name.
+    Name,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Get {
+    /// The kind: `nodes`, `run`, `book`, …
+    pub(crate) kind: String,
+    /// Names; none: all.
+    pub(crate) names: Vec<String>,
+    /// Only objects with these labels.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<String>,
+    /// Of every namespace.
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: Output,
+    /// Go on showing changes.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Describe {
+    /// The kind.
+    pub(crate) kind: String,
+    /// The name.
+    pub(crate) name: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Delete {
+    /// The kind.
+    #[arg(required_unless_present = "files")]
+    pub(crate) kind: Option<String>,
+    /// Names.
+    pub(crate) names: Vec<String>,
+    /// Everything in the namespace with these labels.
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "names")]
+    pub(crate) selector: Option<String>,
+    /// What these files name.
+    #[arg(short, long = "filename", value_name = "PATH", conflicts_with_all = ["kind", "selector"])]
+    pub(crate) files: Vec<PathBuf>,
+    /// Say what would be deleted, and delete nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct RunSpecArguments {
+    /// An input, name=value; may be repeated.
+    #[arg(short, long = "input", value_name = "NAME=VALUE")]
+    pub(crate) inputs: Vec<String>,
+    /// A variable that wins over the book's, name=value; may be repeated. The value is read as YAML.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Only these nodes, in place of the book's targets; may be repeated.
+    #[arg(long = "node", value_name = "NAME")]
+    pub(crate) nodes: Vec<String>,
+    /// Only nodes with these labels, in place of the book's targets.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<String>,
+    /// At most so many nodes.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u32>,
+    /// Higher goes first, -1000 to 1000.
+    #[arg(long, allow_hyphen_values = true, default_value_t = 0)]
+    pub(crate) priority: i32,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    /// The TaskBook.
+    #[arg(required_unless_present = "local")]
+    pub(crate) book: Option<String>,
+    #[command(flatten)]
+    pub(crate) spec: RunSpecArguments,
+    /// Wait for its end and show what happens; the exit code is the Run's.
+    #[arg(short, long)]
+    pub(crate) wait: bool,
+    /// A name for the Run; default: the book's with a suffix.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Do the book of --filename on this machine, without a daemon or a store.
+    #[arg(long, requires = "files")]
+    pub(crate) local: bool,
+    /// With --local: the book's file, or `-`.
+    #[arg(short, long = "filename", value_name = "PATH", requires = "local")]
+    pub(crate) files: Vec<PathBuf>,
+    /// With --local: a folder that stands for `/`.
+    #[arg(long, value_name = "FOLDER", requires = "local")]
+    pub(crate) root: Option<PathBuf>,
+    /// With --local: change nothing, say what would change.
+    #[arg(long, requires = "local")]
+    pub(crate) check: bool,
+    /// With --local: show how files change.
+    #[arg(long, requires = "local")]
+    pub(crate) diff: bool,
+    /// With --local: say only what changed or failed.
+    #[arg(short, long, requires = "local")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunName {
+    /// The Run, `name` or `run/name`.
+    pub(crate) run: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Retry {
+    /// The ended Run.
+    pub(crate) run: String,
+    /// Wait for the new Run's end.
+    #[arg(short, long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Release {
+    /// The Run.
+    pub(crate) run: String,
+    /// The node whose place it is.
+    pub(crate) node: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Logs {
+    /// The Run.
+    pub(crate) run: String,
+    /// Only of this node.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// Only of this task, by id.
+    #[arg(long, value_name = "ID")]
+    pub(crate) task: Option<String>,
+    /// Go on until the Run has ended.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Events {
+    /// Of every namespace.
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    /// Go on showing new ones.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Lint {
+    #[command(flatten)]
+    pub(crate) files: Files,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Plan {
+    /// The TaskBook.
+    pub(crate) book: String,
+    #[command(flatten)]
+    pub(crate) spec: RunSpecArguments,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum DevCommand {
+    /// Start it; what is there already is kept.
+    Up {
+        /// How many nodes.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
+        nodes: u32,
+        /// Where it lives.
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+        /// etcd endpoints, for as many servers as nodes, at most three; default: the embedded store and one server.
+        #[arg(long, value_name = "URL,…", value_delimiter = ',')]
+        etcd: Vec<String>,
+        /// Folder with ca.pem, cert.pem and key.pem for etcd.
+        #[arg(long, value_name = "FOLDER", requires = "etcd")]
+        etcd_identity: Option<PathBuf>,
+    },
+    /// Stop it and delete its folder.
+    Down {
+        /// Where it lives.
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
+    /// Show its processes.
+    Status {
+        /// Where it lives.
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,98 @@
+//! One file a command. Those that need no server run without an async runtime.
+
+mod apply;
+mod control;
+mod dev;
+mod events;
+mod get;
+mod lint;
+mod local;
+mod logs;
+mod plan;
+mod run;
+mod token;
+
+use crate::{
+    cli::{Cli, Command},
+    context::Session,
+    error::{Error, Result},
+};
+use clap::CommandFactory;
+use std::{
+    env, io,
+    path::{Path, PathBuf},
+    process,
+};
+
+/// Does what the command line says.
+pub(crate) fn execute(cli: Cli) -> Result<()> {
+    let namespace = || cli.global.namespace.clone().unwrap_or_else(|| crate::context::DEFAULT_NAMESPACE.to_owned());
+    match &cli.command {
+        Command::Init(passed) => init(&passed.arguments),
+        Command::Completion { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "lockstep", &mut io::stdout());
+            Ok(())
+        }
+        Command::Lint(lint) => lint::lint(lint, &namespace()),
+        Command::Run(run) if run.local => local::run(run, &namespace()),
+        Command::Dev(dev) => dev::dev(dev),
+        _ => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|e| Error::Usage(format!("cannot start: {e}")))?;
+            runtime.block_on(connected(cli))
+        }
+    }
+}
+
+async fn connected(cli: Cli) -> Result<()> {
+    let session = Session::open(&cli.global).await?;
+    match cli.command {
+        Command::Token(command) => token::token(&session, command).await,
+        Command::Apply(apply) => apply::apply(&session, &apply).await,
+        Command::Get(get) => get::get(&session, &get).await,
+        Command::Describe(describe) => get::describe(&session, &describe).await,
+        Command::Delete(delete) => apply::delete(&session, &delete).await,
+        Command::Run(run) => run::run(&session, &run).await,
+        Command::Logs(logs) => logs::logs(&session, &logs).await,
+        Command::Cancel(name) => control::control(&session, control::Control::Cancel, &name.run).await,
+        Command::Pause(name) => control::control(&session, control::Control::Pause, &name.run).await,
+        Command::Resume(name) => control::control(&session, control::Control::Resume, &name.run).await,
+        Command::Retry(retry) => run::retry(&session, &retry).await,
+        Command::Release(release) => control::release(&session, &release).await,
+        Command::Events(events) => events::events(&session, &events).await,
+        Command::Plan(plan) => plan::plan(&session, &plan).await,
+        Command::Init(_) | Command::Completion { .. } | Command::Lint(_) | Command::Dev(_) => {
+            unreachable!("done without a server")
+        }
+    }
+}
+
+/// `lockstepd` makes the cluster: it is the one that will read what it makes.
+fn init(arguments: &[String]) -> Result<()> {
+    let program = daemon_program();
+    let status = process::Command::new(&program)
+        .arg("init")
+        .args(arguments)
+        .status()
+        .map_err(|e| Error::File(program.clone(), e))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        code => Err(Error::Child(code.and_then(|c| u8::try_from(c).ok()).unwrap_or(1))),
+    }
+}
+
+/// The daemon's program: beside ours, else on PATH.
+pub(crate) fn daemon_program() -> PathBuf {
+    env::current_exe()
+        .ok()
+        .and_then(|own| own.parent().map(|folder| folder.join("lockstepd")))
+        .filter(|path| path.is_file())
+        .unwrap_or_else(|| Path::new("lockstepd").to_owned())
+}
+
+/// A Run's name as it may be typed: `name` or `run/name`.
+pub(crate) fn run_name(typed: &str) -> &str {
+    typed.strip_prefix("run/").or_else(|| typed.strip_prefix("runs/")).unwrap_or(typed)
+}

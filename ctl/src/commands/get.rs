@@ -1,0 +1,153 @@
+//! `lockstep get` and `lockstep describe`.
+
+use super::run_name;
+use crate::{
+    cli::{Describe, Get, Output},
+    context::Session,
+    error::{Error, Result},
+    render::{describe as page, table::Table},
+};
+use lockstep_apis::{
+    kinds::{self, Kind},
+    manifest,
+    v1alpha::{
+        GetRequest, ListRequest, Object, ObjectRef, RunRequest, WatchEventType, WatchRequest, object::Kind as Message,
+    },
+};
+
+/// Objects a page when listing.
+const PAGE: u32 = 500;
+
+pub(crate) async fn get(session: &Session, get: &Get) -> Result<()> {
+    let kind = kind(&get.kind)?;
+    let namespace = if get.all_namespaces { String::new() } else { namespace_of(session, kind.name) };
+    let mut version = String::new();
+    let objects = if get.names.is_empty() {
+        let (objects, at) = list(session, kind, &namespace, get.selector.as_deref().unwrap_or_default()).await?;
+        version = at;
+        objects
+    } else {
+        let mut found = Vec::new();
+        for name in &get.names {
+            found.push(fetch(session, kind, run_name(name)).await?);
+        }
+        found
+    };
+    print(&objects, get.output, get.all_namespaces, objects.is_empty() && !get.watch, kind);
+    if get.watch { watch(session, kind, &namespace, get, version).await } else { Ok(()) }
+}
+
+pub(crate) async fn describe(session: &Session, describe: &Describe) -> Result<()> {
+    let kind = kind(&describe.kind)?;
+    let object = fetch(session, kind, run_name(&describe.name)).await?;
+    print!("{}", page::object(&object));
+    if let Some(Message::Run(run)) = &object.kind {
+        let metadata = run.metadata.clone().unwrap_or_default();
+        let request = RunRequest { namespace: metadata.namespace, name: metadata.name };
+        let nodes = session.runs().nodes(request).await?.into_inner().nodes;
+        print!("{}", page::run_nodes(&nodes));
+    }
+    Ok(())
+}
+
+/// The kind that a word names, or what it may have meant.
+pub(crate) fn kind(word: &str) -> Result<&'static Kind> {
+    kinds::find(word).ok_or_else(|| {
+        let known = kinds::all().iter().map(|k| k.plural).collect::<Vec<_>>().join(", ");
+        Error::Usage(match kinds::nearest(word) {
+            Some(near) => format!("no kind `{word}`; did you mean `{}`? There are: {known}", near.plural),
+            None => format!("no kind `{word}`; there are: {known}"),
+        })
+    })
+}
+
+/// The namespace to ask with: none for global kinds.
+pub(crate) fn namespace_of(session: &Session, kind: &str) -> String {
+    match kinds::find(kind) {
+        Some(kind) if kind.namespaced => session.namespace.clone(),
+        _ => String::new(),
+    }
+}
+
+/// One object by name.
+pub(crate) async fn fetch(session: &Session, kind: &Kind, name: &str) -> Result<Object> {
+    let reference = ObjectRef {
+        kind: kind.name.to_owned(),
+        namespace: namespace_of(session, kind.name),
+        name: name.to_owned(),
+    };
+    Ok(session.objects().get(GetRequest { r#ref: Some(reference) }).await?.into_inner())
+}
+
+/// Every object of a kind, and the version to watch from.
+pub(crate) async fn list(
+    session: &Session,
+    kind: &Kind,
+    namespace: &str,
+    selector: &str,
+) -> Result<(Vec<Object>, String)> {
+    let mut request = ListRequest {
+        kind: kind.name.to_owned(),
+        namespace: namespace.to_owned(),
+        selector: selector.to_owned(),
+        limit: PAGE,
+        continue_token: String::new(),
+    };
+    let mut found = Vec::new();
+    loop {
+        let page = session.objects().list(request.clone()).await?.into_inner();
+        found.extend(page.items);
+        if page.continue_token.is_empty() {
+            return Ok((found, page.resource_version));
+        }
+        request.continue_token = page.continue_token;
+    }
+}
+
+fn print(objects: &[Object], output: Output, with_namespace: bool, say_none: bool, kind: &Kind) {
+    match output {
+        Output::Yaml => print!("{}", manifest::print_yaml(objects)),
+        Output::Json => println!("{}", manifest::print_json(objects).trim_end()),
+        Output::Name => {
+            for object in objects {
+                println!("{}", super::apply::path(object));
+            }
+        }
+        Output::Table | Output::Wide if say_none => eprintln!("no {}", kind.plural),
+        Output::Table | Output::Wide => {
+            let mut table = Table::for_kind(kind, output == Output::Wide, with_namespace);
+            for object in objects {
+                table.push(object);
+            }
+            print!("{table}");
+        }
+    }
+}
+
+async fn watch(session: &Session, kind: &Kind, namespace: &str, get: &Get, version: String) -> Result<()> {
+    let request = WatchRequest {
+        kind: kind.name.to_owned(),
+        namespace: namespace.to_owned(),
+        name: if get.names.len() == 1 { run_name(&get.names[0]).to_owned() } else { String::new() },
+        selector: get.selector.clone().unwrap_or_default(),
+        resource_version: version,
+    };
+    let mut stream = session.objects().watch(request).await?.into_inner();
+    while let Some(event) = stream.message().await? {
+        let kind_of_event = event.r#type();
+        let Some(object) = event.object else { continue };
+        if get.names.len() > 1 && !get.names.contains(&object.metadata().name) {
+            continue;
+        }
+        if kind_of_event == WatchEventType::Deleted {
+            println!("{} deleted", super::apply::path(&object));
+        } else if matches!(get.output, Output::Table | Output::Wide) {
+            let mut table = Table::for_kind(kind, get.output == Output::Wide, get.all_namespaces);
+            table.push(&object);
+            print!("{}", table.rows());
+        } else {
+            print(&[object], get.output, get.all_namespaces, false, kind);
+        }
+    }
+    Ok(())
+}

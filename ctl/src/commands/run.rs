@@ -1,0 +1,238 @@
+//! `lockstep run` and `lockstep retry`: start a Run, and follow it if asked.
+
+use super::{get, run_name};
+use crate::{
+    cli::{Retry, Run as Arguments, RunSpecArguments},
+    context::Session,
+    error::{Error, Result},
+    render::progress::Progress,
+};
+use lockstep_apis::{
+    manifest,
+    v1alpha::{
+        CreateRequest, InputType, Metadata, Object, Run, RunPhase, RunRequest, RunSpec, Targets, TaskBook, Value,
+        WatchEventType, WatchRequest, object::Kind as Message, value,
+    },
+};
+use std::{
+    collections::BTreeMap,
+    process,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+pub(crate) async fn run(session: &Session, arguments: &Arguments) -> Result<()> {
+    let book = arguments.book.as_deref().unwrap_or_default();
+    let run = Run {
+        metadata: Some(Metadata {
+            api_version: "v1alpha".into(),
+            kind: "Run".into(),
+            name: arguments.name.clone().unwrap_or_else(|| generated_name(book)),
+            namespace: session.namespace.clone(),
+            ..Metadata::default()
+        }),
+        spec: Some(spec(session, Some(book), &arguments.spec).await?),
+        status: None,
+    };
+    let request = CreateRequest { object: Some(Object { kind: Some(Message::Run(run)) }), dry_run: false };
+    let created = session.objects().create(request).await?.into_inner();
+    follow(session, created, arguments.wait).await
+}
+
+pub(crate) async fn retry(session: &Session, retry: &Retry) -> Result<()> {
+    let request = RunRequest { namespace: session.namespace.clone(), name: run_name(&retry.run).to_owned() };
+    let run = session.runs().retry(request).await?.into_inner();
+    follow(session, Object { kind: Some(Message::Run(run)) }, retry.wait).await
+}
+
+/// What a Run is asked to do, from the command line.
+pub(crate) async fn spec(session: &Session, book: Option<&str>, given: &RunSpecArguments) -> Result<RunSpec> {
+    let book = book.map(|b| ["taskbook/", "book/"].iter().find_map(|p| b.strip_prefix(p)).unwrap_or(b));
+    // The book's declarations say whether `5` is a number or a text; without inputs they are not needed.
+    let declared = match book {
+        Some(name) if !given.inputs.is_empty() => match get::fetch(session, get::kind("TaskBook")?, name).await?.kind {
+            Some(Message::TaskBook(book)) => book,
+            _ => TaskBook::default(),
+        },
+        _ => TaskBook::default(),
+    };
+    Ok(RunSpec {
+        task_books: book.map(str::to_owned).into_iter().collect(),
+        targets: targets(given),
+        inputs: inputs(&given.inputs, &declared)?,
+        set: set(&given.set)?,
+        priority: given.priority,
+        ..RunSpec::default()
+    })
+}
+
+/// Values of `--input`, with the types that the book declares.
+pub(crate) fn inputs(given: &[String], book: &TaskBook) -> Result<BTreeMap<String, Value>> {
+    let declared = book.spec.as_ref().map(|spec| &spec.inputs);
+    pairs(given, "--input")?
+        .map(|(name, text)| {
+            let is_text = declared
+                .and_then(|inputs| inputs.get(name))
+                .is_none_or(|input| matches!(input.r#type(), InputType::String | InputType::Unspecified));
+            let value = if is_text { value::Kind::Text(text.to_owned()).into_value() } else { yaml(name, text)? };
+            Ok((name.to_owned(), value))
+        })
+        .collect()
+}
+
+/// Values of `--set`, read as YAML.
+pub(crate) fn set(given: &[String]) -> Result<BTreeMap<String, Value>> {
+    pairs(given, "--set")?.map(|(name, text)| Ok((name.to_owned(), yaml(name, text)?))).collect()
+}
+
+fn pairs<'a>(given: &'a [String], option: &str) -> Result<impl Iterator<Item = (&'a str, &'a str)>> {
+    for pair in given {
+        if !pair.contains('=') {
+            return Err(Error::Usage(format!("{option} {pair}: write name=value")));
+        }
+    }
+    Ok(given.iter().filter_map(|pair| pair.split_once('=')))
+}
+
+fn yaml(name: &str, text: &str) -> Result<Value> {
+    manifest::value(text).map_err(|e| Error::Usage(format!("{name}={text}: {}", e.message)))
+}
+
+trait IntoValue {
+    fn into_value(self) -> Value;
+}
+
+impl IntoValue for value::Kind {
+    fn into_value(self) -> Value {
+        Value { kind: Some(self) }
+    }
+}
+
+fn targets(given: &RunSpecArguments) -> Option<Targets> {
+    if given.nodes.is_empty() && given.selector.is_none() && given.limit.is_none() {
+        return None;
+    }
+    Some(Targets {
+        nodes: given.nodes.clone(),
+        selector: given.selector.clone().unwrap_or_default(),
+        limit: given.limit.unwrap_or_default(),
+        all: given.nodes.is_empty() && given.selector.is_none(),
+        ..Targets::default()
+    })
+}
+
+/// Unique among the Runs of one admin: a name of the book, the time and this process.
+fn generated_name(book: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut number = (now.as_micros() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(process::id());
+    // Letters and digits that cannot be taken for one another; no vowels, so no words.
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let suffix: String = (0..6)
+        .map(|_| {
+            let letter = ALPHABET[(number % ALPHABET.len() as u64) as usize];
+            number /= ALPHABET.len() as u64;
+            char::from(letter)
+        })
+        .collect();
+    let book = book.get(..200).unwrap_or(book).trim_end_matches(['-', '.']);
+    format!("{book}-{suffix}")
+}
+
+async fn follow(session: &Session, created: Object, wait: bool) -> Result<()> {
+    let metadata = created.metadata().clone();
+    if !wait {
+        println!("run/{} created", metadata.name);
+        return Ok(());
+    }
+    let mut progress = Progress::new(&metadata.name);
+    let Some(Message::Run(mut last)) = created.kind else { return Ok(()) };
+    progress.show(&last);
+    let mut from = metadata.resource_version.clone();
+    // A server may go while we wait: another one of the channel answers, from where we were.
+    let mut patience = 20;
+    while !ended(&last) {
+        let request = WatchRequest {
+            kind: "Run".into(),
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone(),
+            resource_version: from.clone(),
+            ..WatchRequest::default()
+        };
+        let watched = session.objects().watch(request).await;
+        let mut stream = match watched {
+            Ok(stream) => stream.into_inner(),
+            Err(status) => {
+                again(status, &mut patience, &mut from).await?;
+                continue;
+            }
+        };
+        while !ended(&last) {
+            match stream.message().await {
+                Ok(Some(event)) => {
+                    patience = 20;
+                    from.clone_from(&event.resource_version);
+                    if event.r#type() == WatchEventType::Deleted {
+                        progress.close();
+                        return Err(Error::Usage(format!("run/{} was deleted", metadata.name)));
+                    }
+                    if let Some(Object { kind: Some(Message::Run(run)) }) = event.object {
+                        progress.show(&run);
+                        last = run;
+                    }
+                }
+                Ok(None) => break,
+                Err(status) => {
+                    again(status, &mut patience, &mut from).await?;
+                    break;
+                }
+            }
+        }
+    }
+    progress.close();
+    let request = RunRequest { namespace: metadata.namespace, name: metadata.name };
+    let nodes = session.runs().nodes(request).await?.into_inner().nodes;
+    print!("{}", crate::render::summary::run(&last, &nodes));
+    let status = last.status.unwrap_or_default();
+    match status.phase() {
+        RunPhase::Succeeded if status.nodes.as_ref().is_some_and(|n| n.unreachable > 0) => Err(Error::NodesSkipped),
+        RunPhase::Succeeded => Ok(()),
+        _ => Err(Error::RunFailed),
+    }
+}
+
+/// Waits a little before the watch is opened again; gives up when that has not helped for long.
+async fn again(status: tonic::Status, patience: &mut u32, from: &mut String) -> Result<()> {
+    match status.code() {
+        // The version is too old for the server: start over from what is there.
+        tonic::Code::OutOfRange => from.clear(),
+        tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => {}
+        _ => return Err(status.into()),
+    }
+    *patience = patience.saturating_sub(1);
+    if *patience == 0 {
+        return Err(Error::Unreachable(status.message().to_owned()));
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    Ok(())
+}
+
+fn ended(run: &Run) -> bool {
+    let phase = run.status.as_ref().map_or(RunPhase::Pending, |status| status.phase());
+    matches!(phase, RunPhase::Succeeded | RunPhase::Failed | RunPhase::Cancelled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_names_are_names() {
+        let name = generated_name(&"web".repeat(90));
+        assert!(name.len() <= 253);
+        assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
+    }
+
+    #[test]
+    fn pairs_need_an_equals_sign() {
+        assert!(inputs(&["version".into()], &TaskBook::default()).is_err());
+    }
+}

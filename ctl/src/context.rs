@@ -1,0 +1,124 @@
+//! A context: which cluster, and who I am there. Reads the file that `lockstep init` wrote, and connects.
+
+use crate::{
+    cli::Global,
+    error::{Error, Result},
+};
+use lockstep_grpc::{
+    agents_client::AgentsClient, channel, cluster_admin_client::ClusterAdminClient, objects_client::ObjectsClient,
+    runs_client::RunsClient,
+};
+use serde::Deserialize;
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+use tonic::transport::Channel;
+
+/// Most bytes of one answer: a page of large objects.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// The file's content. The key is the user's own: the file is 0600.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Context {
+    #[allow(dead_code, reason = "for people who read the file")]
+    name: String,
+    /// host:port, each a server of the cluster.
+    servers: Vec<String>,
+    /// PEM.
+    ca: String,
+    /// PEM, leaf first.
+    chain: String,
+    /// PEM.
+    key: String,
+    #[serde(default)]
+    namespace: Option<String>,
+}
+
+/// A connected user.
+pub(crate) struct Session {
+    channel: Channel,
+    /// Of commands that name none.
+    pub(crate) namespace: String,
+}
+
+impl Session {
+    /// Connects to the first server of the context that answers.
+    pub(crate) async fn open(global: &Global) -> Result<Session> {
+        let path = locate(global)?;
+        let text = fs::read_to_string(&path).map_err(|e| Error::File(path.clone(), e))?;
+        let context: Context = serde_saphyr::from_str(&text)
+            .map_err(|e| Error::Context(format!("{}: not a context: {e}", path.display())))?;
+        let identity = channel::ClientIdentity::from_pem(&context.ca, &context.chain, &context.key)
+            .map_err(|e| Error::Context(format!("{}: {e}", path.display())))?;
+        let channel = channel::connect(&context.servers, &identity)
+            .await
+            .map_err(|e| Error::Unreachable(format!("{}: {e}", context.servers.join(", "))))?;
+        let namespace =
+            global.namespace.clone().or(context.namespace).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+        Ok(Session { channel, namespace })
+    }
+
+    /// Every kind's seven verbs.
+    pub(crate) fn objects(&self) -> ObjectsClient<Channel> {
+        ObjectsClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    /// What is done with Runs.
+    pub(crate) fn runs(&self) -> RunsClient<Channel> {
+        RunsClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    /// The cluster itself.
+    pub(crate) fn cluster(&self) -> ClusterAdminClient<Channel> {
+        ClusterAdminClient::new(self.channel.clone())
+    }
+
+    /// Renewal of the caller's own certificate.
+    #[allow(dead_code, reason = "used by the renewal of contexts")]
+    pub(crate) fn agents(&self) -> AgentsClient<Channel> {
+        AgentsClient::new(self.channel.clone())
+    }
+}
+
+/// Of commands without a namespace, where the context names none either.
+pub(crate) const DEFAULT_NAMESPACE: &str = "default";
+
+/// Where contexts are kept.
+pub(crate) fn folder() -> PathBuf {
+    let base = env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".config")))
+        .unwrap_or_else(|| "/root/.config".into());
+    base.join("lockstep/contexts")
+}
+
+fn locate(global: &Global) -> Result<PathBuf> {
+    if let Some(named) = &global.context {
+        let path = Path::new(named);
+        if named.contains('/') || path.is_file() {
+            return Ok(path.to_owned());
+        }
+        return Ok(folder().join(format!("{named}.yaml")));
+    }
+    let folder = folder();
+    let mut found: Vec<PathBuf> = fs::read_dir(&folder)
+        .map(|entries| entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|x| x == "yaml")).collect())
+        .unwrap_or_default();
+    found.sort();
+    match found.as_slice() {
+        [] => Err(Error::Context(format!(
+            "no context: {} holds none\n`lockstep init` on the first server writes one; name another with --context FILE",
+            folder.display()
+        ))),
+        [one] => Ok(one.clone()),
+        several => match several.iter().find(|p| p.file_stem().is_some_and(|s| s == "default")) {
+            Some(default) => Ok(default.clone()),
+            None => Err(Error::Context(format!(
+                "several contexts: {}\nname one with --context, or set LOCKSTEP_CONTEXT",
+                several.iter().filter_map(|p| p.file_stem()).map(|s| s.to_string_lossy()).collect::<Vec<_>>().join(", ")
+            ))),
+        },
+    }
+}

@@ -1,0 +1,72 @@
+//! One object with everything that is known of it.
+
+use super::{safe, table::severity};
+use lockstep_apis::{
+    manifest,
+    v1alpha::{Event, Object, Outcome, RunNode, TaskReport},
+};
+use std::fmt::Write;
+
+/// The object, whole: YAML is the form that people know, and it reads back.
+pub(crate) fn object(object: &Object) -> String {
+    manifest::print_yaml(std::slice::from_ref(object))
+}
+
+/// Every node of a Run with its tasks.
+pub(crate) fn run_nodes(nodes: &[RunNode]) -> String {
+    let mut out = String::from("nodes:\n");
+    for node in nodes {
+        let held = if node.held { ", its place is held" } else { "" };
+        let message = if node.message.is_empty() { String::new() } else { format!(": {}", safe(&node.message, 256)) };
+        let _ = writeln!(out, "  {} {}{held}{message}", node.name, node.state);
+        for task in &node.tasks {
+            let report = task.report.clone().unwrap_or_default();
+            let _ = writeln!(out, "    {:<11} {:>9}  {}{}", outcome(&report), took(&report), task.id, tail(&report));
+        }
+    }
+    out
+}
+
+/// One event in one line.
+pub(crate) fn event_line(event: &Event, with_namespace: bool) -> String {
+    let spec = event.spec.clone().unwrap_or_default();
+    let at = spec.at.as_ref().map(manifest::timestamp).unwrap_or_default();
+    let namespace = event.metadata.as_ref().map_or("", |m| m.namespace.as_str());
+    let space = if with_namespace { format!("{namespace} ") } else { String::new() };
+    format!(
+        "{at} {space}{:<8} {} {} {}",
+        severity(spec.severity()),
+        safe(&spec.r#type, 60),
+        safe(&spec.regarding, 120),
+        safe(&spec.message, 256)
+    )
+}
+
+/// The outcome's word.
+pub(crate) fn outcome(report: &TaskReport) -> &'static str {
+    match report.outcome() {
+        Outcome::Ok => "Ok",
+        Outcome::Changed => "Changed",
+        Outcome::Failed => "Failed",
+        Outcome::Skipped => "Skipped",
+        Outcome::Cancelled => "Cancelled",
+        Outcome::Interrupted => "Interrupted",
+        Outcome::Lost => "Lost",
+        Outcome::Unpredicted => "Unpredicted",
+        Outcome::Unspecified => "?",
+    }
+}
+
+/// `12 ms`, `3.4 s`.
+pub(crate) fn took(report: &TaskReport) -> String {
+    match report.duration_us {
+        us @ 0..1000 => format!("{us} µs"),
+        us @ 1000..10_000 => format!("{:.1} ms", us as f64 / 1e3),
+        us @ 10_000..1_000_000 => format!("{} ms", us / 1000),
+        us => format!("{:.1} s", us as f64 / 1e6),
+    }
+}
+
+fn tail(report: &TaskReport) -> String {
+    if report.message.is_empty() { String::new() } else { format!(": {}", safe(&report.message, 256)) }
+}

@@ -1,0 +1,89 @@
+//! What a Run would do, as text.
+
+use super::plural;
+use lockstep_apis::v1alpha::{
+    CountOrPercent, EarlyEnd, Group, LockMode, OnFailure, Segment, Snapshot, count_or_percent,
+};
+use std::fmt::Write;
+
+/// Most node names written out in one line.
+const NAMES: usize = 12;
+
+/// Groups, windows, segments, locks and nodes of a compiled Run.
+pub(crate) fn snapshot(plan: &Snapshot) -> String {
+    let mut out = String::new();
+    let nodes = plan.nodes.iter().filter(|node| node.early() == EarlyEnd::Unspecified).count();
+    let _ = writeln!(out, "{}, {}", plural(n(nodes), "node"), plural(n(plan.segments.len()), "segment"));
+    for node in &plan.nodes {
+        let why = match node.early() {
+            EarlyEnd::Unspecified => continue,
+            EarlyEnd::Cordoned => "is cordoned: skipped",
+            EarlyEnd::UnreachableSkipped => "is not reached: skipped",
+            EarlyEnd::UnreachableFailed => "is not reached: counts as failed",
+        };
+        let _ = writeln!(out, "  {} {why}", node.name);
+    }
+    for lock in &plan.locks {
+        let mode = if lock.mode() == LockMode::Read { "Read" } else { "Write" };
+        let _ = writeln!(out, "lock {} {mode}", lock.name);
+    }
+    for (number, group) in plan.groups.iter().enumerate() {
+        group_lines(&mut out, plan, number, group);
+    }
+    out
+}
+
+fn group_lines(out: &mut String, plan: &Snapshot, number: usize, group: &Group) {
+    let kind = if group.serialized { "rollout group" } else { "group" };
+    let _ = write!(out, "{kind} {}: {}", number + 1, plural(n(group.windows.len()), "window"));
+    if group.serialized {
+        let stop = if group.on_failure() == OnFailure::FinishWindow { "after the window" } else { "at once" };
+        let _ = write!(out, "; stops {stop} when more than {} fail", plural(group.max_failures, "node"));
+    }
+    out.push('\n');
+    for (number, window) in group.windows.iter().enumerate() {
+        let names: Vec<&str> =
+            window.nodes.iter().filter_map(|i| plan.nodes.get(*i as usize)).map(|node| node.name.as_str()).collect();
+        let more = names.len().saturating_sub(NAMES);
+        let shown = names[..names.len().min(NAMES)].join(" ");
+        let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let _ = writeln!(out, "  window {}: {shown}{tail}", number + 1);
+    }
+    let first = group.first_segment as usize;
+    for (number, segment) in plan.segments.iter().enumerate().skip(first).take(group.segment_count as usize) {
+        segment_lines(out, plan, number, segment);
+    }
+}
+
+fn segment_lines(out: &mut String, plan: &Snapshot, number: usize, segment: &Segment) {
+    let who = if segment.all_of_window {
+        String::new()
+    } else {
+        let names: Vec<&str> =
+            segment.nodes.iter().filter_map(|i| plan.nodes.get(*i as usize)).map(|node| node.name.as_str()).collect();
+        format!(" on {}", names[..names.len().min(NAMES)].join(" "))
+    };
+    let waits = if segment.reads_shared.is_empty() {
+        String::new()
+    } else {
+        format!(", after {}", segment.reads_shared.join(", "))
+    };
+    let _ = writeln!(out, "  segment {}{who}{waits}", number + 1);
+    for task in &segment.tasks {
+        let secret = if task.secret { " (secret result)" } else { "" };
+        let _ = writeln!(out, "    {}: {}{secret}", task.id, task.action);
+    }
+}
+
+/// A count as it was written.
+pub(crate) fn count(count: &CountOrPercent) -> String {
+    match count.value {
+        Some(count_or_percent::Value::Count(n)) => n.to_string(),
+        Some(count_or_percent::Value::Percent(n)) => format!("{n}%"),
+        None => "?".into(),
+    }
+}
+
+fn n(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,79 @@
+//! How a Run ended, in a few lines: nodes that ended alike are said once.
+
+use super::{counts, phase_word, safe};
+use lockstep_apis::v1alpha::{Outcome, Run, RunNode, RunPhase};
+use std::{collections::BTreeMap, fmt::Write};
+
+/// Most names written out for one group of nodes.
+const NAMES: usize = 8;
+
+/// The last words of `run --wait`.
+pub(crate) fn run(run: &Run, nodes: &[RunNode]) -> String {
+    let mut out = String::new();
+    let status = run.status.clone().unwrap_or_default();
+    let name = run.metadata.as_ref().map_or("", |m| m.name.as_str());
+    let mut alike: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
+    for node in nodes {
+        let why = match node.state.as_str() {
+            "Ok" | "Changed" => String::new(),
+            _ => why(node),
+        };
+        alike.entry((node.state.clone(), why)).or_default().push(&node.name);
+    }
+    for ((state, why), names) in &alike {
+        let more = names.len().saturating_sub(NAMES);
+        let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let why = if why.is_empty() { String::new() } else { format!("  {why}") };
+        let _ = writeln!(out, "  {state:<11} {}{tail}{why}", names[..names.len().min(NAMES)].join(" "));
+    }
+    let took = match (&status.started_at, &status.finished_at) {
+        (Some(from), Some(to)) => {
+            let ms = (to.seconds - from.seconds) * 1000 + i64::from(to.nanos - from.nanos) / 1_000_000;
+            format!(" in {}", seconds(ms))
+        }
+        _ => String::new(),
+    };
+    let phase = status.phase();
+    let reason = match phase {
+        RunPhase::Succeeded => String::new(),
+        _ if status.message.is_empty() => String::new(),
+        _ => format!(": {}", safe(&status.message, 512)),
+    };
+    let _ = writeln!(
+        out,
+        "run/{name} {}{took}{reason}; {}",
+        phase_word(phase),
+        status.nodes.as_ref().map(counts).unwrap_or_else(|| "no nodes".into())
+    );
+    if !status.held_nodes.is_empty() {
+        let _ = writeln!(
+            out,
+            "places still held: {}; they are free when the node reports, or with `lockstep release {name} NODE`",
+            status.held_nodes.join(" ")
+        );
+    }
+    if matches!(phase, RunPhase::Failed) && nodes.iter().any(|n| !n.tasks.is_empty()) {
+        let _ = writeln!(out, "`lockstep logs {name}` shows what tasks printed, `lockstep retry {name}` does the rest");
+    }
+    out
+}
+
+fn why(node: &RunNode) -> String {
+    let failed = node
+        .tasks
+        .iter()
+        .filter_map(|task| task.report.as_ref().map(|report| (task, report)))
+        .find(|(_, report)| matches!(report.outcome(), Outcome::Failed | Outcome::Interrupted | Outcome::Cancelled));
+    match failed {
+        Some((task, report)) => format!("{}: {}", safe(&task.name, 60), safe(&report.message, 256)),
+        None => safe(&node.message, 256),
+    }
+}
+
+fn seconds(ms: i64) -> String {
+    match ms.max(0) {
+        ms @ 0..10_000 => format!("{}.{:02} s", ms / 1000, ms % 1000 / 10),
+        ms @ 10_000..120_000 => format!("{} s", ms / 1000),
+        ms => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
+    }
+}
