@@ -1,1 +1,8 @@
-//! x
+//! Does one segment on one node: conditions, rendering, actions, journal, output, masking. The daemon runs it in a
+//! process of its own, `lockstep run --local` in the tool's. Knows no server and no store; of the machine it touches
+//! only the segment's folder and its own children; everything else goes through `lockstep_modules`.
+
+pub mod frame;
+pub mod journal;
+pub mod masking;
+pub mod output;
