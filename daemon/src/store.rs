@@ -27,6 +27,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 pub mod embedded;
+pub mod etcd;
 
 /// Most entries of one page; what asks for more gets this many and `more`.
 pub const MAX_PAGE_ENTRIES: usize = 10_000;
@@ -367,6 +368,8 @@ impl StoreError {
 pub enum StoreSettings {
     /// In a file of this machine, for clusters with one server.
     Embedded(embedded::EmbeddedSettings),
+    /// In etcd.
+    Etcd(etcd::EtcdSettings),
 }
 
 /// Opens a store. etcd need not be reachable yet: requests say whether it is.
@@ -374,6 +377,7 @@ pub enum StoreSettings {
 pub async fn open(settings: &StoreSettings) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match settings {
         StoreSettings::Embedded(settings) => Arc::new(embedded::Embedded::open(settings).await?),
+        StoreSettings::Etcd(settings) => Arc::new(etcd::Etcd::open(settings).await?),
     })
 }
 

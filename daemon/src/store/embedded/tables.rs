@@ -189,7 +189,8 @@ pub(super) fn list(
 ) -> Result<Page, ReadError> {
     let meta = txn.open_table(META)?;
     let (now, compacted) = (number(&meta, REVISION)?, number(&meta, COMPACTED)?);
-    let revision = at.unwrap_or(now);
+    // 0 is no revision; etcd takes it for "now".
+    let revision = at.filter(|at| *at > 0).unwrap_or(now);
     if revision > now {
         return Err(ReadError::Future(revision));
     }
