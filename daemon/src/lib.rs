@@ -1,3 +1,5 @@
 //! The daemon `lockstepd` as a library: one module per part, wired in `app`.
 
 pub mod store;
+pub mod identity;
+pub mod sealing;
