@@ -96,8 +96,9 @@ impl Message {
         self.by_json.get(json).map(|at| &self.fields[*at])
     }
 
-    pub(crate) fn field_numbered(&self, number: u32) -> Option<&Field> {
-        self.by_number.get(&number).map(|at| &self.fields[*at])
+    /// Index in `fields` of the field with that number.
+    pub(crate) fn position(&self, number: u32) -> Option<usize> {
+        self.by_number.get(&number).copied()
     }
 }
 

@@ -293,8 +293,7 @@ mod tests {
 
     #[test]
     fn every_key_reads_back_as_what_it_was_made_from() {
-        let attempt =
-            Attempt { run: "r".into(), segment: 7, for_node: "f".into(), node: "n".into(), attempt: 2 };
+        let attempt = Attempt { run: "r".into(), segment: 7, for_node: "f".into(), node: "n".into(), attempt: 2 };
         for (kind, _) in AttemptKey::ALL {
             assert_eq!(parse(&kind.of(&attempt)), Some(Parsed::Attempt { kind, attempt: attempt.clone() }));
             assert!(kind.of(&attempt).as_str().starts_with(kind.run_prefix("r").as_str()));

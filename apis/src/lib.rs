@@ -6,11 +6,21 @@ mod descriptor;
 pub mod duration;
 pub mod keys;
 pub mod kinds;
+pub mod manifest;
 pub mod name;
 pub mod nearest;
 pub mod object;
+pub mod params;
+pub mod schema;
 pub mod selector;
+pub mod timestamp;
+mod tree;
+pub mod validate;
 mod value;
+pub mod violation;
+mod walk;
+mod wire;
+mod yaml;
 
 /// The messages of `proto/lockstep/v1alpha`: the source of truth for every type on the wire and in the store.
 #[allow(missing_docs, clippy::all, reason = "generated; documented in the proto files")]

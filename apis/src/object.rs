@@ -57,11 +57,11 @@ macro_rules! conversions {
             match kind { $(object::Kind::$name(inner) => &mut inner.metadata,)* }
         }
 
-        fn encode_inner(kind: &object::Kind) -> Vec<u8> {
+        pub(crate) fn encode_inner(kind: &object::Kind) -> Vec<u8> {
             match kind { $(object::Kind::$name(inner) => inner.encode_to_vec(),)* }
         }
 
-        fn decode_inner(kind: &'static Kind, bytes: &[u8]) -> Result<Object, StoredObjectError> {
+        pub(crate) fn decode_inner(kind: &'static Kind, bytes: &[u8]) -> Result<Object, StoredObjectError> {
             let corrupt = |source| StoredObjectError::Corrupt { kind: kind.name, source };
             match kind.name {
                 $(stringify!($name) => v1alpha::$name::decode(bytes).map(Object::from).map_err(corrupt),)*
@@ -195,7 +195,7 @@ impl Object {
         bare(self) != bare(other)
     }
 
-    fn inner(&self) -> &object::Kind {
+    pub(crate) fn inner(&self) -> &object::Kind {
         self.kind.as_ref().expect("invariant: an Object without kind is refused at the border")
     }
 }

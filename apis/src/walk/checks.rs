@@ -1,0 +1,124 @@
+//! What a message must satisfy that no rule of a single field says.
+
+use super::Walk;
+use crate::{
+    descriptor::Message,
+    selector::{label_key, label_value},
+    tree::{Content, Node, Scalar},
+    violation::{Path, shown},
+};
+
+/// Most bytes of all annotations of an object together.
+const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
+
+/// Labels with this prefix are the system's.
+pub(crate) const RESERVED_LABEL_PREFIX: &str = "lockstep/";
+
+pub(super) fn message(walk: &mut Walk<'_, '_>, message: &Message, node: &Node<'_>, path: &Path<'_>) {
+    match message.name.as_str() {
+        "Metadata" => {
+            labels(walk, node, path);
+            annotations(walk, node, path);
+        }
+        "Targets" => targets(walk, node, path),
+        "Task" => environment(walk, node, path),
+        "CommandRun" | "CommandQuery" => program(walk, node, path),
+        _ => {}
+    }
+}
+
+fn labels(walk: &mut Walk<'_, '_>, metadata: &Node<'_>, path: &Path<'_>) {
+    let Some(entries) = metadata.get("labels").and_then(Node::entries) else { return };
+    let path = Path::Field(path, "labels");
+    for entry in entries {
+        let own = Path::Field(&path, &entry.key);
+        if let Err(rule) = label_key(&entry.key) {
+            walk.violations.push(
+                entry.at,
+                &own,
+                "InvalidLabel",
+                format!("{} is no label key: {rule}", shown(&entry.key)),
+            );
+        } else if entry.key.starts_with(RESERVED_LABEL_PREFIX) && !walk.mode.system_fields {
+            let message = "labels that begin with `lockstep/` are the system's; choose another prefix";
+            walk.violations.push(entry.at, &own, "InvalidLabel", message);
+        }
+        if let Some(Scalar::Text(text)) = entry.value.scalar()
+            && let Err(rule) = label_value(text)
+        {
+            walk.violations.push(
+                entry.value.at,
+                &own,
+                "InvalidLabel",
+                format!("{} is no label value: {rule}", shown(text)),
+            );
+        }
+    }
+}
+
+fn annotations(walk: &mut Walk<'_, '_>, metadata: &Node<'_>, path: &Path<'_>) {
+    let Some(node) = metadata.get("annotations") else { return };
+    let Some(entries) = node.entries() else { return };
+    let path = Path::Field(path, "annotations");
+    for entry in entries {
+        if let Err(rule) = label_key(&entry.key) {
+            let message =
+                format!("{} is no annotation key: {}", shown(&entry.key), rule.replace("label", "annotation"));
+            walk.violations.push(entry.at, &Path::Field(&path, &entry.key), "InvalidLabel", message);
+        }
+    }
+    let bytes: usize = entries.iter().map(|e| e.key.len() + e.value.raw().map_or(0, str::len)).sum();
+    if bytes > MAX_ANNOTATION_BYTES {
+        let message = format!("{bytes} bytes of annotations; 256 KiB in all are allowed");
+        walk.violations.push(node.at, &path, "TooLarge", message);
+    }
+}
+
+/// An empty match is never "all": whoever means every node says so.
+fn targets(walk: &mut Walk<'_, '_>, node: &Node<'_>, path: &Path<'_>) {
+    let given = |name: &str| match node.get(name).map(|node| &node.content) {
+        Some(Content::List(items)) => !items.is_empty(),
+        other => other.is_some(),
+    };
+    let all = node.get("all").and_then(Node::scalar) == Some(Scalar::Bool(true));
+    let later = given("eventNode") || given("pick");
+    if !all && !later && !["nodes", "nodeGroups", "selector", "where"].into_iter().any(given) {
+        let message =
+            "says of no node that it is meant: give `nodes`, `nodeGroups`, `selector` or `where`, or say `all: true`";
+        walk.violations.push(node.at, path, "EmptySelector", message);
+    }
+    if all && (given("nodes") || given("nodeGroups")) {
+        let message = "`all: true` and a choice of nodes exclude each other; leave one out";
+        walk.violations.push(node.at, path, "OneOf", message);
+    }
+}
+
+fn environment(walk: &mut Walk<'_, '_>, task: &Node<'_>, path: &Path<'_>) {
+    let Some(entries) = task.get("environment").and_then(Node::entries) else { return };
+    let path = Path::Field(path, "environment");
+    for entry in entries {
+        let key = &*entry.key;
+        let good = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !good {
+            let message =
+                format!("{} is no name of a variable: letters, digits and `_`, not beginning with a digit", shown(key));
+            walk.violations.push(entry.at, &Path::Field(&path, key), "InvalidName", message);
+        }
+    }
+}
+
+/// An empty program or line would fail on every node.
+fn program(walk: &mut Walk<'_, '_>, node: &Node<'_>, path: &Path<'_>) {
+    let first = match node.get("argv").map(|argv| &argv.content) {
+        Some(Content::List(items)) => items.first().map(|item| ("argv", item)),
+        _ => None,
+    };
+    let shell = node.get("shell").map(|shell| ("shell", shell));
+    for (name, value) in first.into_iter().chain(shell) {
+        if matches!(value.scalar(), Some(Scalar::Text(""))) {
+            let message = "an empty command cannot be run";
+            walk.violations.push(value.at, &Path::Field(path, name), "OutOfRange", message);
+        }
+    }
+}
