@@ -1,1 +1,12 @@
-//! x
+//! The functional core: expressions, templates, checks of books, the Run compiler, and what a leader decides.
+//! Depends on no async, clock, network, file or random crate: time is an argument, the world is an argument, and what
+//! is to be written is a result.
+
+pub mod context;
+pub mod expression;
+pub mod recovery;
+pub mod parameters;
+pub mod references;
+pub mod template;
+pub mod protocol;
+pub mod world;

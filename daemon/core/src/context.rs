@@ -1,0 +1,183 @@
+//! What expressions and templates see: one value for each first name, shared between the tasks of a segment.
+//! Knows no language; who may read which name is checked when a book is checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use lockstep_apis::v1alpha::{Value, ValueMap, value::Kind};
+
+use crate::expression::{EvaluationError, EvaluationErrorKind};
+use crate::references::Root;
+
+/// The names and their values. Cloning is cheap: clones share everything but what is set on them afterwards.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    fixed: Arc<Fixed>,
+    results: Option<Arc<Value>>,
+    result: Option<Arc<Value>>,
+    file: Option<Arc<Value>>,
+    unknown: Arc<BTreeSet<String>>,
+}
+
+/// What does not change in a segment.
+#[derive(Clone, Debug, Default)]
+struct Fixed {
+    node: Option<Value>,
+    facts: Option<Facts>,
+    vars: Option<Value>,
+    inputs: Option<Value>,
+    shared: Option<Value>,
+    nodes: Option<Value>,
+    run: Option<Value>,
+}
+
+/// Facts, gathered when they are first read.
+#[derive(Clone)]
+struct Facts {
+    gathered: OnceLock<Value>,
+    gather: Arc<dyn Fn() -> Value + Send + Sync>,
+}
+
+impl fmt::Debug for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facts").field("gathered", &self.gathered).finish_non_exhaustive()
+    }
+}
+
+/// A map as a value.
+pub(crate) fn map_value(entries: &BTreeMap<String, Value>) -> Value {
+    Kind::Map(ValueMap { entries: entries.clone() }).into()
+}
+
+fn labels_value(labels: &BTreeMap<String, String>) -> Value {
+    Value::map(labels.iter().map(|(key, value)| (key.as_str(), Value::text(value.as_str()))))
+}
+
+impl Context {
+    /// Knows no name yet: each must be given. A name that was not given is an error that says so.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Fixed)) -> Self {
+        set(Arc::make_mut(&mut self.fixed));
+        self
+    }
+
+    /// `node`.
+    pub fn with_node(self, name: &str, labels: &BTreeMap<String, String>, addresses: &[String]) -> Self {
+        let node = Value::map([
+            ("name", Value::text(name)),
+            ("labels", labels_value(labels)),
+            ("addresses", Value::list(addresses.iter().map(|address| Value::text(address.as_str())))),
+        ]);
+        self.with(|fixed| fixed.node = Some(node))
+    }
+
+    /// `facts`, known already.
+    pub fn with_facts(self, facts: Value) -> Self {
+        let gathered = OnceLock::from(facts);
+        self.with(|fixed| fixed.facts = Some(Facts { gathered, gather: Arc::new(Value::null) }))
+    }
+
+    /// `facts`, gathered when something first reads them.
+    pub fn with_lazy_facts(self, gather: impl Fn() -> Value + Send + Sync + 'static) -> Self {
+        let facts = Facts { gathered: OnceLock::new(), gather: Arc::new(gather) };
+        self.with(|fixed| fixed.facts = Some(facts))
+    }
+
+    /// `vars`.
+    pub fn with_variables(self, variables: &BTreeMap<String, Value>) -> Self {
+        self.with(|fixed| fixed.vars = Some(map_value(variables)))
+    }
+
+    /// `inputs`.
+    pub fn with_inputs(self, inputs: &BTreeMap<String, Value>) -> Self {
+        self.with(|fixed| fixed.inputs = Some(map_value(inputs)))
+    }
+
+    /// `shared`, by task id.
+    pub fn with_shared(self, shared: &BTreeMap<String, Value>) -> Self {
+        self.with(|fixed| fixed.shared = Some(map_value(shared)))
+    }
+
+    /// Adds to `shared`: where the producer is this node, its result comes while the segment runs.
+    pub fn add_shared(&mut self, id: &str, result: Value) {
+        let shared = &mut Arc::make_mut(&mut self.fixed).shared;
+        insert(shared.get_or_insert_with(|| Value::map::<String>([])), id, result);
+    }
+
+    /// `nodes`: name and labels of each.
+    pub fn with_nodes<'n>(self, nodes: impl IntoIterator<Item = (&'n str, &'n BTreeMap<String, String>)>) -> Self {
+        let node = |(name, labels)| Value::map([("name", Value::text(name)), ("labels", labels_value(labels))]);
+        let nodes = Value::list(nodes.into_iter().map(node));
+        self.with(|fixed| fixed.nodes = Some(nodes))
+    }
+
+    /// `run`.
+    pub fn with_run(self, name: &str, namespace: &str, uid: &str) -> Self {
+        let run = [("name", name), ("namespace", namespace), ("uid", uid)];
+        self.with(|fixed| fixed.run = Some(Value::map(run.map(|(key, text)| (key, Value::text(text))))))
+    }
+
+    /// `results`, by task id: those of earlier segments.
+    pub fn with_results(mut self, results: &BTreeMap<String, Value>) -> Self {
+        self.results = Some(Arc::new(map_value(results)));
+        self
+    }
+
+    /// Adds a task's result to `results`, in place of an older one.
+    pub fn add_result(&mut self, id: &str, result: Value) {
+        let results = self.results.get_or_insert_with(|| Arc::new(Value::map::<String>([])));
+        insert(Arc::make_mut(results), id, result);
+    }
+
+    /// `result`, which `success` and `changed` judge.
+    pub fn with_result(&self, result: Value) -> Self {
+        Self { result: Some(Arc::new(result)), ..self.clone() }
+    }
+
+    /// `file`, the path that `validate` checks.
+    pub fn with_file(&self, path: &str) -> Self {
+        Self { file: Some(Arc::new(Value::text(path))), ..self.clone() }
+    }
+
+    /// From now on what reads this task's result, own or shared, is unknown: in a check, for what did not run.
+    pub fn mark_unknown(&mut self, id: &str) {
+        Arc::make_mut(&mut self.unknown).insert(id.to_owned());
+    }
+
+    /// Refuses a task whose result is unknown.
+    pub(crate) fn known(&self, id: &str) -> Result<(), EvaluationError> {
+        if self.unknown.contains(id) {
+            let message = format!("depends on the task `{id}`, which does not run in a check");
+            return Err(EvaluationError { message, kind: EvaluationErrorKind::Unknown });
+        }
+        Ok(())
+    }
+
+    /// The value of a first name.
+    pub(crate) fn root(&self, root: Root) -> Result<&Value, EvaluationError> {
+        let fixed = &self.fixed;
+        let value = match root {
+            Root::Node => fixed.node.as_ref(),
+            Root::Facts => fixed.facts.as_ref().map(|facts| facts.gathered.get_or_init(|| (facts.gather)())),
+            Root::Vars => fixed.vars.as_ref(),
+            Root::Inputs => fixed.inputs.as_ref(),
+            Root::Results => self.results.as_deref(),
+            Root::Shared => fixed.shared.as_ref(),
+            Root::Nodes => fixed.nodes.as_ref(),
+            Root::Run => fixed.run.as_ref(),
+            Root::Result => self.result.as_deref(),
+            Root::File => self.file.as_deref(),
+        };
+        value.ok_or_else(|| EvaluationError::wrong(format!("`{}` is not known here", root.name())))
+    }
+}
+
+fn insert(map: &mut Value, id: &str, value: Value) {
+    if let Some(Kind::Map(map)) = &mut map.kind {
+        map.entries.insert(id.to_owned(), value);
+    }
+}

@@ -1,0 +1,134 @@
+//! What expressions and templates read: paths such as `shared.token` and `vars.port`.
+//! Knows names only, never values.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// The first names that expressions and templates know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Root {
+    /// The node: name, labels, addresses.
+    Node,
+    /// What the node says of itself.
+    Facts,
+    /// Variables.
+    Vars,
+    /// The Run's inputs.
+    Inputs,
+    /// Results of this node's tasks, by id.
+    Results,
+    /// Results of tasks with a single producer, by id.
+    Shared,
+    /// The Run's nodes: names and labels.
+    Nodes,
+    /// The Run: name, namespace, uid.
+    Run,
+    /// The result that `success` and `changed` judge.
+    Result,
+    /// The path of the file that `validate` checks.
+    File,
+}
+
+impl Root {
+    /// All of them.
+    pub const ALL: [Root; 10] = [
+        Root::Node,
+        Root::Facts,
+        Root::Vars,
+        Root::Inputs,
+        Root::Results,
+        Root::Shared,
+        Root::Nodes,
+        Root::Run,
+        Root::Result,
+        Root::File,
+    ];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Root::Node => "node",
+            Root::Facts => "facts",
+            Root::Vars => "vars",
+            Root::Inputs => "inputs",
+            Root::Results => "results",
+            Root::Shared => "shared",
+            Root::Nodes => "nodes",
+            Root::Run => "run",
+            Root::Result => "result",
+            Root::File => "file",
+        }
+    }
+
+    /// The root that is written so.
+    pub fn find(name: &str) -> Option<Root> {
+        Root::ALL.into_iter().find(|root| root.name() == name)
+    }
+}
+
+/// One thing that is read: a root and the fixed names after it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reference {
+    /// The first name.
+    pub root: Root,
+    /// The names after it, as far as they are fixed.
+    pub path: Vec<String>,
+    /// A calculated index follows: what exactly is read is not known before the evaluation.
+    pub open: bool,
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.root.name())?;
+        self.path.iter().try_for_each(|name| write!(f, ".{name}"))
+    }
+}
+
+/// All that one text, or many, read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct References {
+    all: BTreeSet<Reference>,
+}
+
+impl References {
+    /// Adds one.
+    pub fn add(&mut self, reference: Reference) {
+        self.all.insert(reference);
+    }
+
+    /// Adds all of another's.
+    pub fn extend(&mut self, other: &References) {
+        self.all.extend(other.all.iter().cloned());
+    }
+
+    /// All, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Reference> {
+        self.all.iter()
+    }
+
+    /// Whether anything under the root is read.
+    pub fn uses(&self, root: Root) -> bool {
+        self.all.iter().any(|reference| reference.root == root)
+    }
+
+    /// The ids that are read as `results.ID`.
+    pub fn results(&self) -> impl Iterator<Item = &str> {
+        self.ids(Root::Results)
+    }
+
+    /// The ids that are read as `shared.ID`.
+    pub fn shared(&self) -> impl Iterator<Item = &str> {
+        self.ids(Root::Shared)
+    }
+
+    fn ids(&self, root: Root) -> impl Iterator<Item = &str> {
+        let mut last = None;
+        self.all.iter().filter(move |reference| reference.root == root).filter_map(|r| r.path.first()).filter_map(
+            move |id| {
+                let repeated = last == Some(id);
+                last = Some(id);
+                (!repeated).then_some(id.as_str())
+            },
+        )
+    }
+}
