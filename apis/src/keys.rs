@@ -102,6 +102,11 @@ impl AttemptKey {
         (AttemptKey::Verdict, "verdicts"),
     ];
 
+    /// The kind whose keys begin with the word.
+    pub fn named(word: &str) -> Option<AttemptKey> {
+        Self::ALL.into_iter().find(|(_, own)| *own == word).map(|(kind, _)| kind)
+    }
+
     fn word(self) -> &'static str {
         match self {
             AttemptKey::Assignment => "assignments",

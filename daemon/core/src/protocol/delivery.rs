@@ -1,0 +1,167 @@
+//! What a node is handed with a granted claim: its tasks, and of all values only those it may read. Knows the snapshot
+//! and the reports; opens no secret.
+
+use lockstep_apis::{
+    keys::Attempt,
+    v1alpha::{Sealed, Segment, TaskReport, Work},
+};
+
+use crate::world::{Plan, RunState, World};
+
+/// A segment's work, and the secret values that must be opened and put into it before it goes to the node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Delivery {
+    /// All but the secrets, `output_limit_bytes`.
+    pub work: Work,
+    /// Open each with what it is bound to, and [`SealedValue::place`] it.
+    pub sealed: Vec<SealedValue>,
+}
+
+/// A secret value that the work needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SealedValue {
+    /// Where it goes.
+    pub place: Place,
+    /// The id of the task that made it.
+    pub id: String,
+    /// The value.
+    pub sealed: Sealed,
+    /// The attempt and the task's index in whose report it is stored. `None`: it is in the snapshot.
+    pub bound_to: Option<(Attempt, u32)>,
+}
+
+/// Where a secret value goes in a `Work`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `results`, and its id to `secret_results`.
+    Results,
+    /// `shared`, and its id to `secret_shared`.
+    Shared,
+    /// The `result` of `known`'s entry for this task index, and its id to `secret_results`.
+    Known(u32),
+}
+
+/// What the holder of an attempt's claim is to do. `None`: the Run, the assignment or the node is not known here.
+pub fn work(world: &World, attempt: &Attempt) -> Option<Delivery> {
+    let run = world.run(&attempt.run)?;
+    let plan = run.plan()?;
+    let node = plan.node(&attempt.for_node)?;
+    let segment = plan.segment(attempt.segment)?;
+    let assignment = run.attempt(attempt)?.assignment.as_ref()?.value.clone();
+    let snapshot = &plan.snapshot;
+    let mut delivery = Delivery {
+        work: Work {
+            run_uid: attempt.run.clone(),
+            run_name: snapshot.run_name.clone(),
+            namespace: snapshot.namespace.clone(),
+            segment: attempt.segment,
+            for_uid: attempt.for_node.clone(),
+            node_uid: attempt.node.clone(),
+            node_name: plan.name(node).to_owned(),
+            attempt: attempt.attempt,
+            node_labels: snapshot.nodes.get(node as usize)?.labels.clone(),
+            tasks: segment.tasks.clone(),
+            inputs: snapshot.inputs.clone(),
+            variables: snapshot.variables.clone(),
+            known: assignment.known.clone(),
+            grace_ms: snapshot.grace_ms,
+            ..Default::default()
+        },
+        sealed: Vec::new(),
+    };
+    delivery.add_known(run, plan, attempt, node);
+    delivery.add_results(run, plan, attempt.segment, node);
+    delivery.add_shared(run, plan, segment);
+    Some(delivery)
+}
+
+impl Delivery {
+    /// Secrets among what earlier attempts of this segment left.
+    fn add_known(&mut self, run: &RunState, plan: &Plan, attempt: &Attempt, node: u32) {
+        for (number, report) in reports(run, attempt.segment, node) {
+            let (Some(sealed), Some(id)) = (&report.sealed, task_id(plan, attempt.segment, report.task)) else {
+                continue;
+            };
+            if number < attempt.attempt && self.work.known.iter().any(|known| known.task == report.task) {
+                self.sealed.push(SealedValue {
+                    place: Place::Known(report.task),
+                    id,
+                    sealed: sealed.clone(),
+                    bound_to: Some((Attempt { attempt: number, ..attempt.clone() }, report.task)),
+                });
+            }
+        }
+    }
+
+    /// What this node's earlier segments left.
+    fn add_results(&mut self, run: &RunState, plan: &Plan, before: u32, node: u32) {
+        for segment in 0..before {
+            for (number, report) in reports(run, segment, node) {
+                self.add(run, plan, Place::Results, segment, node, number, report);
+            }
+        }
+    }
+
+    /// What other nodes left for all, and what a retried Run left.
+    fn add_shared(&mut self, run: &RunState, plan: &Plan, segment: &Segment) {
+        for id in &segment.reads_shared {
+            if let Some(value) = plan.snapshot.shared.get(id) {
+                self.work.shared.insert(id.clone(), value.clone());
+            } else if let Some(sealed) = plan.snapshot.sealed_shared.get(id) {
+                let sealed = sealed.clone();
+                self.sealed.push(SealedValue { place: Place::Shared, id: id.clone(), sealed, bound_to: None });
+            } else if let Some((producer, task)) = producer(plan, id) {
+                for node in 0..plan.snapshot.nodes.len() as u32 {
+                    for (number, report) in reports(run, producer, node).filter(|(_, report)| report.task == task) {
+                        self.add(run, plan, Place::Shared, producer, node, number, report);
+                    }
+                }
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one value and where it comes from")]
+    fn add(
+        &mut self,
+        run: &RunState,
+        plan: &Plan,
+        place: Place,
+        segment: u32,
+        node: u32,
+        number: u32,
+        report: &TaskReport,
+    ) {
+        let Some(id) = task_id(plan, segment, report.task) else { return };
+        if let Some(sealed) = &report.sealed {
+            let bound_to = Some((run.attempt_of(plan, segment, node, number), report.task));
+            self.sealed.push(SealedValue { place, id, sealed: sealed.clone(), bound_to });
+        } else if let Some(value) = &report.result {
+            let values = if place == Place::Shared { &mut self.work.shared } else { &mut self.work.results };
+            values.insert(id, value.clone());
+        }
+    }
+}
+
+/// Reports of tasks of a node in a segment, with the attempt's number; of a task that was reported twice, the last.
+fn reports(run: &RunState, segment: u32, node: u32) -> impl Iterator<Item = (u32, &TaskReport)> {
+    let attempts = run.track(segment, node).map_or(&[][..], |track| &track.attempts);
+    let all = attempts.iter().filter_map(|attempt| Some((attempt.number, attempt.counted_report()?)));
+    let all = all.flat_map(|(number, report)| report.tasks.iter().map(move |task| (number, task)));
+    let mut last = std::collections::BTreeMap::new();
+    for (number, task) in all.filter(|(_, task)| task.result.is_some() || task.sealed.is_some()) {
+        last.insert(task.task, (number, task));
+    }
+    last.into_values()
+}
+
+/// The segment and the task index that make a shared value.
+fn producer(plan: &Plan, id: &str) -> Option<(u32, u32)> {
+    let segments = plan.snapshot.segments.iter().enumerate();
+    let mut tasks = segments.flat_map(|(at, segment)| segment.tasks.iter().map(move |task| (at as u32, task)));
+    tasks.find(|(_, task)| task.shared && task.id == id).map(|(segment, task)| (segment, task.index))
+}
+
+fn task_id(plan: &Plan, segment: u32, index: u32) -> Option<String> {
+    let tasks = &plan.segment(segment)?.tasks;
+    tasks.iter().find(|task| task.index == index).map(|task| task.id.clone())
+}

@@ -1,0 +1,1 @@
+//! What claims, reports and releases may not do.

@@ -1,0 +1,178 @@
+//! What a journal says about an attempt after something died: whether it still goes on, never began, or how it ended.
+//! Knows records and nothing else: not files, not processes, not the clock. Never guesses: what may have run and is not
+//! known to have ended is `Interrupted`.
+
+use std::collections::BTreeSet;
+
+use lockstep_apis::v1alpha::{JournalRecord, Outcome, Report, TaskReport, Work, journal_record::Record};
+
+/// What becomes of an attempt that this node holds a claim for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Judgement {
+    /// An executor is at it: wait.
+    Working,
+    /// No task can have started: an executor may be started, for the same attempt.
+    NotStarted,
+    /// It is over; this is what to report.
+    Ended(Report),
+}
+
+/// Judges an attempt by its journal.
+///
+/// `records` are all that can be read, in order; `boot_id` is of the machine's present boot; `executor_alive` says
+/// whether a process holds the folder's lock. It was given `work`. When the answer is `Ended` though no executor said
+/// so, the caller has killed what was left of its process group before it asked.
+///
+/// Only the first record (the claim) and the last (the end) are synced when written. Within one boot every written
+/// record survives; after another boot whatever is between them may be missing, and what it claims may be undone.
+pub fn judge(work: &Work, records: &[JournalRecord], boot_id: &str, executor_alive: bool, now_ms: u64) -> Judgement {
+    if let Some(report) = finished(records) {
+        return Judgement::Ended(report.clone());
+    }
+    if executor_alive {
+        return Judgement::Working;
+    }
+    let Some(claimed_in) = records.iter().find_map(|record| match &record.record {
+        Some(Record::Claim(claim)) => Some(claim.boot_id.as_str()),
+        _ => None,
+    }) else {
+        // The claim is synced before an executor is started.
+        return Judgement::NotStarted;
+    };
+    if claimed_in != boot_id {
+        return Judgement::Ended(interrupted_all(work, now_ms));
+    }
+    if !records.iter().any(|record| matches!(record.record, Some(Record::Intent(_)))) {
+        return Judgement::NotStarted;
+    }
+    Judgement::Ended(interrupted_open(records, now_ms))
+}
+
+/// The report of an attempt of which nothing is known but that it was claimed: every task may have run.
+///
+/// For a node that lost the attempt's folder, or whose machine went down in it.
+pub fn interrupted_all(work: &Work, now_ms: u64) -> Report {
+    let known: BTreeSet<u32> = work.known.iter().map(|report| report.task).collect();
+    let tasks = work.tasks.iter().map(|task| task.index).filter(|index| !known.contains(index));
+    Report {
+        tasks: tasks
+            .map(|task| interrupted(task, now_ms, "the machine went down while the task may have run"))
+            .collect(),
+        started_ms: now_ms,
+        finished_ms: now_ms,
+        ..Default::default()
+    }
+}
+
+fn finished(records: &[JournalRecord]) -> Option<&Report> {
+    records.iter().find_map(|record| match &record.record {
+        Some(Record::Finished(finished)) => finished.report.as_ref(),
+        _ => None,
+    })
+}
+
+/// The machine stayed up: what is written is true, and an intent without an end was cut.
+fn interrupted_open(records: &[JournalRecord], now_ms: u64) -> Report {
+    let mut report = Report { finished_ms: now_ms, ..Default::default() };
+    let mut open: Vec<(u32, u64)> = Vec::new();
+    for record in records {
+        match &record.record {
+            Some(Record::Intent(intent)) => open.push((intent.task, intent.at_ms)),
+            Some(Record::Done(done)) => {
+                let Some(task) = &done.report else { continue };
+                open.retain(|(index, _)| *index != task.task);
+                report.tasks.push(task.clone());
+            }
+            Some(Record::Claim(_) | Record::Finished(_)) | None => {}
+        }
+    }
+    report
+        .tasks
+        .extend(open.iter().map(|(task, at_ms)| interrupted(*task, *at_ms, "its executor died during the task")));
+    report.started_ms = report.tasks.iter().map(|task| task.started_ms).min().unwrap_or(now_ms);
+    report
+}
+
+fn interrupted(task: u32, started_ms: u64, message: &str) -> TaskReport {
+    TaskReport {
+        task,
+        outcome: Outcome::Interrupted.into(),
+        started_ms,
+        message: message.to_owned(),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockstep_apis::v1alpha::{CompiledTask, JournalClaim, JournalDone, JournalFinished, JournalIntent};
+
+    fn work() -> Work {
+        let task = |index| CompiledTask { index, ..Default::default() };
+        Work { tasks: vec![task(4), task(5)], ..Default::default() }
+    }
+
+    fn claim(boot: &str) -> JournalRecord {
+        JournalRecord { record: Some(Record::Claim(JournalClaim { boot_id: boot.into(), ..Default::default() })) }
+    }
+
+    fn intent(task: u32) -> JournalRecord {
+        JournalRecord { record: Some(Record::Intent(JournalIntent { task, at_ms: 7 })) }
+    }
+
+    fn done(task: u32) -> JournalRecord {
+        let report = TaskReport { task, outcome: Outcome::Changed.into(), ..Default::default() };
+        JournalRecord { record: Some(Record::Done(JournalDone { report: Some(report) })) }
+    }
+
+    fn ends(judgement: Judgement) -> Vec<(u32, Outcome)> {
+        match judgement {
+            Judgement::Ended(report) => report.tasks.iter().map(|task| (task.task, task.outcome())).collect(),
+            other => panic!("not ended: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_claim_without_an_intent_in_the_same_boot_never_started() {
+        assert_eq!(judge(&work(), &[claim("b")], "b", false, 9), Judgement::NotStarted);
+        assert_eq!(judge(&work(), &[], "b", false, 9), Judgement::NotStarted);
+    }
+
+    #[test]
+    fn an_intent_without_an_end_is_interrupted_and_the_rest_is_left_out() {
+        assert_eq!(ends(judge(&work(), &[claim("b"), intent(4)], "b", false, 9)), [(4, Outcome::Interrupted)]);
+        let records = [claim("b"), intent(4), done(4), intent(5)];
+        let ends = ends(judge(&work(), &records, "b", false, 9));
+        assert_eq!(ends, [(4, Outcome::Changed), (5, Outcome::Interrupted)]);
+    }
+
+    #[test]
+    fn after_another_boot_every_task_may_have_run() {
+        for records in [vec![claim("b")], vec![claim("b"), intent(4), done(4)]] {
+            let ends = ends(judge(&work(), &records, "c", false, 9));
+            assert_eq!(ends, [(4, Outcome::Interrupted), (5, Outcome::Interrupted)]);
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_attempt_ended_is_not_interrupted_by_this_one() {
+        let known = vec![TaskReport { task: 4, outcome: Outcome::Ok.into(), ..Default::default() }];
+        let work = Work { known, ..work() };
+        assert_eq!(ends(judge(&work, &[claim("b")], "c", false, 9)), [(5, Outcome::Interrupted)]);
+    }
+
+    #[test]
+    fn a_written_end_counts_whatever_happened_since() {
+        let report = Report { finished_ms: 3, ..Default::default() };
+        let finished = JournalFinished { report: Some(report.clone()) };
+        let end = JournalRecord { record: Some(Record::Finished(finished)) };
+        let records = [claim("b"), intent(4), done(4), end];
+        assert_eq!(judge(&work(), &records, "c", false, 9), Judgement::Ended(report));
+    }
+
+    #[test]
+    fn a_living_executor_is_waited_for() {
+        assert_eq!(judge(&work(), &[claim("b"), intent(4)], "b", true, 9), Judgement::Working);
+    }
+}

@@ -1,0 +1,299 @@
+//! What a leader and its servers know of the store: a fold over entries, in any order, with the indices that decisions
+//! need. Knows records; decides nothing.
+//!
+//! Feed every change with [`World::put`] and [`World::delete`] and say with [`World::advance`] up to which revision it is
+//! complete. A commit of one's own may be folded in at once with [`World::apply`]: what the watch then repeats changes
+//! nothing, for older revisions of a record are ignored.
+
+mod plan;
+mod run_state;
+mod track;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use lockstep_apis::{
+    commit::{Commit, Entry, Operation, Revision},
+    keys::{self, Attempt, Key, Parsed},
+    v1alpha::{Leader, Session},
+};
+use prost::Message;
+use thiserror::Error;
+
+pub use plan::{Plan, segments_of};
+pub(crate) use run_state::chunk_value;
+pub use run_state::{RunState, Stop};
+pub(crate) use track::early_verdict;
+pub use track::{AttemptState, Ending, MAX_ATTEMPTS, NodeEnd, Stage, Stored, Track};
+
+/// A stored record that does not decode. The world is unchanged; the record is as if it were not there.
+#[derive(Debug, Error)]
+#[error("the record `{key}` in the store does not decode; was it written by a newer version?")]
+pub struct CorruptRecord {
+    /// Where.
+    pub key: Key,
+    /// What prost says.
+    pub source: prost::DecodeError,
+}
+
+/// A fold over the store.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    revision: Revision,
+    leader: Option<(Leader, Revision)>,
+    runs: BTreeMap<String, RunState>,
+    /// Key of a Run's object to its uid.
+    by_key: HashMap<Key, String>,
+    sessions: BTreeMap<String, Stored<Session>>,
+    /// Runs that a step must look at: those with a cursor, and those that wait for admission.
+    live: BTreeSet<String>,
+    /// By node: attempts that it may have, or may take.
+    outstanding: HashMap<String, BTreeSet<Attempt>>,
+}
+
+impl World {
+    /// An empty world.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Says that every change up to this revision was put in.
+    pub fn advance(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+    }
+
+    /// Up to which revision it is complete.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Who leads, with the create revision of the key: the Term's.
+    pub fn leader(&self) -> Option<&(Leader, Revision)> {
+        self.leader.as_ref()
+    }
+
+    /// A Run by its uid.
+    pub fn run(&self, uid: &str) -> Option<&RunState> {
+        self.runs.get(uid)
+    }
+
+    /// A Run by its namespace and name.
+    pub fn run_named(&self, namespace: &str, name: &str) -> Option<&RunState> {
+        self.runs.get(self.by_key.get(&keys::object("runs", namespace, name))?)
+    }
+
+    /// All Runs.
+    pub fn runs(&self) -> impl Iterator<Item = &RunState> {
+        self.runs.values()
+    }
+
+    /// Runs that have a cursor or wait for admission, in order of uid.
+    pub fn live(&self) -> impl Iterator<Item = &RunState> {
+        self.live.iter().filter_map(|uid| self.runs.get(uid))
+    }
+
+    /// Whether a server holds a stream of the node.
+    pub fn session(&self, node: &str) -> Option<&Session> {
+        self.sessions.get(node).map(|session| &session.value)
+    }
+
+    /// Nodes with a session.
+    pub fn sessions(&self) -> impl Iterator<Item = (&str, &Session)> {
+        self.sessions.iter().map(|(node, session)| (node.as_str(), &session.value))
+    }
+
+    /// Attempts that a node may claim now: assigned, not claimed, gate open.
+    pub fn offers(&self, node: &str) -> impl Iterator<Item = &Attempt> {
+        self.outstanding_of(node)
+            .filter(|(run, state, _)| run.gate_is_open() && state.claim.is_none() && state.verdict.is_none())
+            .map(|(.., attempt)| attempt)
+    }
+
+    /// Attempts that a node should stop, with the grace in milliseconds: claimed, not reported, and the Run is cancelled
+    /// or timed out, or the place was given up.
+    pub fn cancels(&self, node: &str) -> impl Iterator<Item = (&Attempt, u64)> {
+        self.outstanding_of(node)
+            .filter(|(run, state, _)| state.claim.is_some() && (run.is_cancelled() || state.verdict.is_some()))
+            .map(|(run, _, attempt)| (attempt, run.plan().map_or(0, |plan| plan.snapshot.grace_ms)))
+    }
+
+    /// Attempts that the node claimed and has not reported.
+    pub fn claimed(&self, node: &str) -> impl Iterator<Item = &Attempt> {
+        self.outstanding_of(node).filter(|(_, state, _)| state.claim.is_some()).map(|(.., attempt)| attempt)
+    }
+
+    /// What is known of an attempt.
+    pub fn attempt(&self, attempt: &Attempt) -> Option<&AttemptState> {
+        self.runs.get(&attempt.run)?.attempt(attempt)
+    }
+
+    fn outstanding_of(&self, node: &str) -> impl Iterator<Item = (&RunState, &AttemptState, &Attempt)> {
+        self.outstanding.get(node).into_iter().flatten().filter_map(|attempt| {
+            let run = self.runs.get(&attempt.run)?;
+            Some((run, run.attempt(attempt)?, attempt))
+        })
+    }
+
+    /// Takes in an entry. Keys that no decision needs are ignored, as are older revisions of what is there.
+    pub fn put(&mut self, entry: &Entry) -> Result<(), CorruptRecord> {
+        let corrupt = |source| CorruptRecord { key: entry.key.clone(), source };
+        let Some(parsed) = keys::parse(&entry.key) else { return Ok(()) };
+        match parsed {
+            Parsed::Leader => {
+                let leader = Leader::decode(entry.value.as_slice()).map_err(corrupt)?;
+                if self.leader.as_ref().is_none_or(|(_, created)| *created <= entry.create_revision) {
+                    self.leader = Some((leader, entry.create_revision));
+                }
+            }
+            Parsed::Session { node } => {
+                let value = Session::decode(entry.value.as_slice()).map_err(corrupt)?;
+                if self.sessions.get(&node).is_none_or(|known| known.revision <= entry.mod_revision) {
+                    self.sessions.insert(node, Stored { value, revision: entry.mod_revision });
+                }
+            }
+            Parsed::Object { kind, .. } if kind == "runs" => self.put_run(entry).map_err(corrupt)?,
+            Parsed::Snapshot { run, hash } => {
+                self.run_mut(&run).put_chunk(&hash, &entry.value).map_err(corrupt)?;
+                self.reindex(&run);
+            }
+            Parsed::Gate { run } => self.run_mut(&run).put_gate(entry).map_err(corrupt)?,
+            Parsed::Cursor { run } => {
+                self.run_mut(&run).put_cursor(entry).map_err(corrupt)?;
+                self.reindex(&run);
+            }
+            Parsed::Attempt { kind, attempt } => {
+                self.run_mut(&attempt.run).put_attempt(kind, &attempt, entry).map_err(corrupt)?;
+                self.index_attempt(&attempt);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes a deleted key out.
+    pub fn delete(&mut self, key: &Key) {
+        let Some(parsed) = keys::parse(key) else { return };
+        match parsed {
+            Parsed::Leader => self.leader = None,
+            Parsed::Session { node } => {
+                self.sessions.remove(&node);
+            }
+            Parsed::Object { kind, .. } if kind == "runs" => {
+                let Some(uid) = self.by_key.remove(key) else { return };
+                self.change(&uid, |run| run.object = None);
+            }
+            Parsed::Snapshot { run, hash } => self.change(&run, |state| state.delete_chunk(&hash)),
+            Parsed::Gate { run } => self.change(&run, |state| state.gate = None),
+            Parsed::Cursor { run } => self.change(&run, |state| state.cursor = None),
+            Parsed::Attempt { kind, attempt } => {
+                self.change(&attempt.run, |run| run.delete_attempt(kind, &attempt));
+                self.index_attempt(&attempt);
+            }
+            _ => {}
+        }
+    }
+
+    /// Folds in a commit that is known to have happened, at its revision, before the watch brings it.
+    ///
+    /// Does not advance: other changes may be missing up to that revision.
+    pub fn apply(&mut self, commit: &Commit, revision: Revision) -> Result<(), CorruptRecord> {
+        for operation in &commit.operations {
+            match operation {
+                Operation::Put { key, value, .. } => self.put(&Entry {
+                    key: key.clone(),
+                    value: value.clone(),
+                    create_revision: revision,
+                    mod_revision: revision,
+                })?,
+                Operation::Delete(key) => self.delete(key),
+                Operation::DeletePrefix(prefix) => self.delete_prefix(prefix),
+            }
+        }
+        Ok(())
+    }
+
+    /// The highest admission number and the highest ticket in any cursor.
+    pub(crate) fn highest(&self) -> (u64, u64) {
+        self.live()
+            .filter_map(RunState::cursor)
+            .fold((0, 0), |(admission, ticket), cursor| (admission.max(cursor.admission), ticket.max(cursor.ticket)))
+    }
+
+    fn delete_prefix(&mut self, prefix: &Key) {
+        let mut parts = prefix.as_str().split('/');
+        let (Some(word), Some(uid)) = (parts.next(), parts.next()) else { return };
+        for attempt in self.runs.get(uid).map(RunState::outstanding).unwrap_or_default() {
+            if let Some(of_node) = self.outstanding.get_mut(&attempt.node) {
+                of_node.remove(&attempt);
+            }
+        }
+        self.change(uid, |run| run.clear(word));
+        for attempt in self.runs.get(uid).map(RunState::outstanding).unwrap_or_default() {
+            self.index_attempt(&attempt);
+        }
+    }
+
+    fn put_run(&mut self, entry: &Entry) -> Result<(), prost::DecodeError> {
+        let run = lockstep_apis::v1alpha::Run::decode(entry.value.as_slice())?;
+        let uid = run.metadata.as_ref().map(|metadata| metadata.uuid.clone()).unwrap_or_default();
+        // A name that was deleted and made again is another Run.
+        if let Some(before) = self.by_key.insert(entry.key.clone(), uid.clone())
+            && before != uid
+        {
+            self.change(&before, |run| run.object = None);
+        }
+        self.run_mut(&uid).put_object(run, entry.mod_revision);
+        self.mark_live(&uid);
+        Ok(())
+    }
+
+    fn run_mut(&mut self, uid: &str) -> &mut RunState {
+        if !self.runs.contains_key(uid) {
+            self.runs.insert(uid.to_owned(), RunState::new(uid));
+        }
+        self.runs.get_mut(uid).expect("invariant: inserted above")
+    }
+
+    fn change(&mut self, uid: &str, change: impl FnOnce(&mut RunState)) {
+        let Some(run) = self.runs.get_mut(uid) else { return };
+        change(run);
+        if run.is_gone() {
+            self.runs.remove(uid);
+        }
+        self.mark_live(uid);
+    }
+
+    fn mark_live(&mut self, uid: &str) {
+        match self.runs.get(uid).is_some_and(RunState::is_live) {
+            true => drop(self.live.insert(uid.to_owned())),
+            false => drop(self.live.remove(uid)),
+        }
+    }
+
+    /// After a change to what a Run is: its attempts may be known only now.
+    fn reindex(&mut self, uid: &str) {
+        self.mark_live(uid);
+        for attempt in self.runs.get_mut(uid).map(RunState::take_revealed).unwrap_or_default() {
+            self.index_attempt(&attempt);
+        }
+    }
+
+    fn index_attempt(&mut self, attempt: &Attempt) {
+        let outstanding = self.attempt(attempt).is_some_and(AttemptState::outstanding);
+        match self.outstanding.get_mut(&attempt.node) {
+            Some(of_node) if outstanding => drop(of_node.insert(attempt.clone())),
+            Some(of_node) => {
+                of_node.remove(attempt);
+                if of_node.is_empty() {
+                    self.outstanding.remove(&attempt.node);
+                }
+            }
+            None if outstanding => {
+                self.outstanding.insert(attempt.node.clone(), BTreeSet::from([attempt.clone()]));
+            }
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

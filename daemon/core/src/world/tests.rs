@@ -1,0 +1,1 @@
+//! Folding entries in any order.

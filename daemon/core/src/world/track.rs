@@ -1,0 +1,311 @@
+//! What the store says about one node in one segment: its attempts, and what they come to.
+//! Knows records; not windows, not other nodes.
+
+use std::sync::Arc;
+
+use lockstep_apis::{
+    commit::Revision,
+    v1alpha::{
+        Assignment, Claim, CompiledTask, EarlyEnd, OnInterrupt, Outcome, Report, TaskReport, Verdict, VerdictType,
+    },
+};
+
+/// Most attempts of one segment on one node. A node that is cut off so often while it works is broken, and a segment
+/// that is begun without end would hold up its window until the Run's timeout.
+pub const MAX_ATTEMPTS: u32 = 10;
+
+/// A record with the revision at which it was last written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored<T> {
+    /// The record.
+    pub value: T,
+    /// Its mod revision.
+    pub revision: Revision,
+}
+
+/// One attempt, as far as the store knows it.
+#[derive(Clone, Debug, Default)]
+pub struct AttemptState {
+    /// From 1; 0 holds only a verdict.
+    pub number: u32,
+    /// Made by the leader.
+    pub assignment: Option<Stored<Arc<Assignment>>>,
+    /// Made by the node.
+    pub claim: Option<Stored<Claim>>,
+    /// Made by the node.
+    pub report: Option<Stored<Arc<Report>>>,
+    /// Made by the leader, or by an admin who released the place.
+    pub verdict: Option<Stored<Verdict>>,
+    /// What the report comes to; kept because it is asked for at every step.
+    pub(crate) ending: Option<Ending>,
+}
+
+/// What a report comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The node is through with the segment, or stops.
+    Final(NodeEnd),
+    /// It was cut off, and everything that may have run may run again.
+    Rerun,
+}
+
+/// How a node ends, in a segment or in a Run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodeEnd {
+    /// All tasks ended well and nothing changed.
+    Ok,
+    /// All tasks ended well and something changed.
+    Changed,
+    /// A task failed.
+    Failed,
+    /// It was cordoned, or down and the Run skips such nodes.
+    Skipped,
+    /// It was down, and the Run fails such nodes.
+    Unreachable,
+    /// It claimed and did not report before the Run's timeout, or before an admin released its place.
+    Lost,
+    /// The Run was stopped before the node was through.
+    Cancelled,
+    /// A task was cut off and must not run again.
+    Interrupted,
+}
+
+impl NodeEnd {
+    /// Whether the node goes on to the next segment.
+    pub fn goes_on(self) -> bool {
+        matches!(self, NodeEnd::Ok | NodeEnd::Changed)
+    }
+
+    /// Whether it counts against `maxFailures`.
+    pub fn fails(self) -> bool {
+        matches!(self, NodeEnd::Failed | NodeEnd::Unreachable | NodeEnd::Lost | NodeEnd::Interrupted)
+    }
+
+    /// The word in `RunNode.state`.
+    pub fn word(self) -> &'static str {
+        match self {
+            NodeEnd::Ok => "Ok",
+            NodeEnd::Changed => "Changed",
+            NodeEnd::Failed => "Failed",
+            NodeEnd::Skipped => "Skipped",
+            NodeEnd::Unreachable => "Unreachable",
+            NodeEnd::Lost => "Lost",
+            NodeEnd::Cancelled => "Cancelled",
+            NodeEnd::Interrupted => "Interrupted",
+        }
+    }
+}
+
+/// Where a node is in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing is in the store.
+    Unassigned,
+    /// The last attempt waits for the node's claim.
+    Assigned,
+    /// The last attempt is claimed and not reported.
+    Claimed,
+    /// The last attempt was cut off; another one is due.
+    Rerun,
+    /// Nothing follows.
+    Ended(NodeEnd),
+}
+
+impl AttemptState {
+    /// Whether it takes a place in a window: from the assignment until report, withdrawal or release.
+    pub fn holds_place(&self) -> bool {
+        self.assignment.is_some()
+            && self.report.is_none()
+            && !matches!(self.verdict_type(), Some(VerdictType::Withdrawn | VerdictType::Released))
+    }
+
+    /// Whether the node may have work of it: assigned, not withdrawn, not reported.
+    pub fn outstanding(&self) -> bool {
+        self.assignment.is_some() && self.report.is_none() && self.verdict_type() != Some(VerdictType::Withdrawn)
+    }
+
+    /// The verdict's type, if there is one.
+    pub fn verdict_type(&self) -> Option<VerdictType> {
+        self.verdict.as_ref().map(|verdict| verdict.value.r#type())
+    }
+
+    /// The report, if it counts: one that came after a verdict does not.
+    pub fn counted_report(&self) -> Option<&Arc<Report>> {
+        self.report.as_ref().map(|report| &report.value).filter(|report| !report.late && self.verdict.is_none())
+    }
+
+    fn stage(&self) -> Stage {
+        if let Some(verdict) = self.verdict_type() {
+            return Stage::Ended(match verdict {
+                VerdictType::Skipped => NodeEnd::Skipped,
+                VerdictType::Unreachable => NodeEnd::Unreachable,
+                VerdictType::Lost | VerdictType::Released => NodeEnd::Lost,
+                VerdictType::Withdrawn | VerdictType::Unspecified => NodeEnd::Cancelled,
+            });
+        }
+        match (self.ending, &self.claim, &self.assignment) {
+            (Some(Ending::Final(end)), ..) => Stage::Ended(end),
+            (Some(Ending::Rerun), ..) => Stage::Rerun,
+            (None, Some(_), _) => Stage::Claimed,
+            (None, None, Some(_)) => Stage::Assigned,
+            (None, None, None) => Stage::Unassigned,
+        }
+    }
+}
+
+/// The attempts of one node in one segment.
+#[derive(Clone, Debug, Default)]
+pub struct Track {
+    /// In order of number.
+    pub attempts: Vec<AttemptState>,
+}
+
+impl Track {
+    /// Where the node is.
+    pub fn stage(&self) -> Stage {
+        self.attempts.last().map_or(Stage::Unassigned, AttemptState::stage)
+    }
+
+    /// The last attempt.
+    pub fn last(&self) -> Option<&AttemptState> {
+        self.attempts.last()
+    }
+
+    /// An attempt by its number.
+    pub fn attempt(&self, number: u32) -> Option<&AttemptState> {
+        self.attempts.iter().find(|attempt| attempt.number == number)
+    }
+
+    /// The attempt of a number; made if there is none.
+    pub(crate) fn attempt_mut(&mut self, number: u32) -> &mut AttemptState {
+        let at = self.attempts.partition_point(|attempt| attempt.number < number);
+        if self.attempts.get(at).is_none_or(|attempt| attempt.number != number) {
+            self.attempts.insert(at, AttemptState { number, ..Default::default() });
+        }
+        &mut self.attempts[at]
+    }
+
+    /// Reports of the tasks that are known to have ended, over all attempts; the last report of a task counts.
+    pub fn known(&self) -> Vec<TaskReport> {
+        let mut known: Vec<TaskReport> = Vec::new();
+        for attempt in &self.attempts {
+            let Some(report) = attempt.counted_report() else { continue };
+            for task in report.tasks.iter().filter(|task| is_known(task.outcome())) {
+                known.retain(|earlier| earlier.task != task.task);
+                known.push(task.clone());
+            }
+        }
+        known.sort_by_key(|report| report.task);
+        known
+    }
+}
+
+/// What a report comes to for the segment with these tasks, if `known` was known before.
+pub(crate) fn ending(tasks: &[CompiledTask], known: &[TaskReport], report: &Report, attempt: u32) -> Ending {
+    let ended_so = |outcome: Outcome| report.tasks.iter().any(|task| task.outcome() == outcome);
+    if !report.error.is_empty() || ended_so(Outcome::Failed) {
+        return Ending::Final(NodeEnd::Failed);
+    }
+    if ended_so(Outcome::Cancelled) {
+        return Ending::Final(NodeEnd::Cancelled);
+    }
+    let may_rerun = |index: u32| {
+        tasks.iter().find(|task| task.index == index).is_some_and(|task| task.on_interrupt() == OnInterrupt::Rerun)
+    };
+    let interrupted =
+        || report.tasks.iter().filter(|task| matches!(task.outcome(), Outcome::Interrupted | Outcome::Lost));
+    if interrupted().any(|task| !may_rerun(task.task)) {
+        return Ending::Final(NodeEnd::Interrupted);
+    }
+    let has_end = |index: u32| {
+        let mut ends = known.iter().chain(&report.tasks);
+        ends.any(|task| task.task == index && is_known(task.outcome()))
+    };
+    if tasks.iter().all(|task| has_end(task.index)) {
+        let changed = known.iter().chain(&report.tasks).any(|task| task.outcome() == Outcome::Changed);
+        return Ending::Final(if changed { NodeEnd::Changed } else { NodeEnd::Ok });
+    }
+    // What is missing did not start, or may run again.
+    if attempt < MAX_ATTEMPTS { Ending::Rerun } else { Ending::Final(NodeEnd::Interrupted) }
+}
+
+fn is_known(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Ok | Outcome::Changed | Outcome::Skipped | Outcome::Unpredicted)
+}
+
+/// The verdict that an early end is.
+pub(crate) fn early_verdict(early: EarlyEnd) -> Option<(VerdictType, &'static str)> {
+    match early {
+        EarlyEnd::Unspecified => None,
+        EarlyEnd::Cordoned => Some((VerdictType::Skipped, "cordoned when the run was admitted")),
+        EarlyEnd::UnreachableSkipped => {
+            Some((VerdictType::Skipped, "not connected when the run was admitted; `onUnreachable: Skip`"))
+        }
+        EarlyEnd::UnreachableFailed => {
+            Some((VerdictType::Unreachable, "not connected when the run was admitted; `onUnreachable: Fail`"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tasks() -> Vec<CompiledTask> {
+        let task = |index, on: OnInterrupt| CompiledTask { index, on_interrupt: on.into(), ..Default::default() };
+        vec![task(0, OnInterrupt::Rerun), task(1, OnInterrupt::Fail)]
+    }
+
+    fn report(outcomes: &[(u32, Outcome)]) -> Report {
+        let task =
+            |&(task, outcome): &(u32, Outcome)| TaskReport { task, outcome: outcome.into(), ..Default::default() };
+        Report { tasks: outcomes.iter().map(task).collect(), ..Default::default() }
+    }
+
+    #[test]
+    fn a_report_comes_to_what_its_tasks_say() {
+        use {NodeEnd as N, Outcome as O};
+        let table = [
+            (vec![(0, O::Ok), (1, O::Skipped)], Ending::Final(N::Ok)),
+            (vec![(0, O::Ok), (1, O::Changed)], Ending::Final(N::Changed)),
+            (vec![(0, O::Changed), (1, O::Failed)], Ending::Final(N::Failed)),
+            (vec![(0, O::Changed), (1, O::Cancelled)], Ending::Final(N::Cancelled)),
+            (vec![(0, O::Interrupted)], Ending::Rerun),
+            (vec![(0, O::Ok), (1, O::Interrupted)], Ending::Final(N::Interrupted)),
+            (vec![(0, O::Interrupted), (1, O::Interrupted)], Ending::Final(N::Interrupted)),
+            // The executor died between two tasks: nothing that may have run is open.
+            (vec![(0, O::Ok)], Ending::Rerun),
+        ];
+        for (outcomes, expected) in table {
+            assert_eq!(ending(&tasks(), &[], &report(&outcomes), 1), expected, "{outcomes:?}");
+        }
+    }
+
+    #[test]
+    fn what_earlier_attempts_ended_completes_a_later_report() {
+        let known = report(&[(0, Outcome::Changed)]).tasks;
+        let ended = ending(&tasks(), &known, &report(&[(1, Outcome::Ok)]), 2);
+        assert_eq!(ended, Ending::Final(NodeEnd::Changed));
+    }
+
+    #[test]
+    fn a_segment_is_not_begun_for_ever() {
+        let cut = report(&[(0, Outcome::Interrupted)]);
+        assert_eq!(ending(&tasks(), &[], &cut, MAX_ATTEMPTS), Ending::Final(NodeEnd::Interrupted));
+    }
+
+    #[test]
+    fn only_lost_keeps_the_place_among_verdicts() {
+        for (verdict, held) in
+            [(VerdictType::Withdrawn, false), (VerdictType::Released, false), (VerdictType::Lost, true)]
+        {
+            let attempt = AttemptState {
+                number: 1,
+                assignment: Some(Stored { value: Arc::default(), revision: 1 }),
+                verdict: Some(Stored { value: Verdict { r#type: verdict.into(), ..Default::default() }, revision: 2 }),
+                ..Default::default()
+            };
+            assert_eq!(attempt.holds_place(), held, "{verdict:?}");
+        }
+    }
+}
