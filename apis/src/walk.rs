@@ -107,7 +107,10 @@ impl Walk<'_, '_> {
 
     fn map(&mut self, field: &'static Field, node: &Node<'_>, path: &Path<'_>, out: &mut Vec<u8>) {
         let Some(entries) = node.entries() else {
-            return if self.is_expression(node) { () } else { self.mismatch(node, path, "a map") };
+            if !self.is_expression(node) {
+                self.mismatch(node, path, "a map");
+            }
+            return;
         };
         for Entry { key, value, .. } in entries {
             let mut entry = Vec::new();

@@ -29,9 +29,9 @@ pub(crate) fn parse<'t>(text: &'t str, violations: &mut Violations<'_>) -> Vec<N
     let options = granit_parser::options! {
         disallow_directives: true,
         emit_comments: false,
-        // Ours is the one that speaks; these stop the scanner's own look-ahead.
-        flow_nesting_limit: 2 * MAX_DEPTH,
-        block_nesting_limit: 2 * MAX_DEPTH,
+        // Each of both kinds; the builder counts both together. These stop the scanner, which looks ahead.
+        flow_nesting_limit: MAX_DEPTH,
+        block_nesting_limit: MAX_DEPTH,
     };
     let mut builder = Builder::new(violations);
     for event in Parser::new_from_str_with_options(text, options) {

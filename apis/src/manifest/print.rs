@@ -143,7 +143,7 @@ fn is_printable(c: char) -> bool {
 fn is_plain(text: &str) -> bool {
     let first_ok = text.starts_with(|c: char| c.is_alphanumeric() || "/_.".contains(c));
     first_ok
-        && text.chars().all(|c| is_printable(c) && !"{}[],\"'`|>*&!%@".contains(c) || c == '%')
+        && text.chars().all(|c| is_printable(c) && !"{}[],".contains(c))
         && !text.contains(": ")
         && !text.contains(" #")
         && !text.ends_with([' ', ':'])
@@ -159,6 +159,18 @@ fn is_ambiguous(text: &str) -> bool {
         || text.starts_with("...")
         // A date.
         || (text.len() >= 8 && text.bytes().take(4).all(|b| b.is_ascii_digit()) && text.as_bytes()[4] == b'-')
+}
+
+/// JSON with escapes for what may stand in its strings but not in a file: C1 controls, and what reorders text.
+pub(super) fn escape_unprintable(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c == '\n' || is_printable(c) {
+            true => text.push(c),
+            false => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+        }
+    }
+    text
 }
 
 /// A tree as JSON.

@@ -42,7 +42,12 @@ pub(super) fn check(
         Format::Checksum => {
             (!is_checksum(text)).then(|| ("Checksum", "a checksum is `sha256:` and 64 hexadecimal digits".to_owned()))
         }
-        Format::Regex => Regex::new(text).err().map(|error| ("Pattern", format!("not a regular expression: {error}"))),
+        Format::Regex => Regex::new(text).err().map(|error| {
+            // The first lines draw the pattern; the last one says what is wrong.
+            let error = error.to_string();
+            let why = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            ("Pattern", format!("{} is no regular expression: {why}", shown(text)))
+        }),
     };
     if let Some((reason, message)) = wrong {
         walk.violations.push(at, path, reason, message);
