@@ -6,6 +6,7 @@ pub mod credentials;
 pub mod files;
 pub mod join;
 pub mod listener;
+pub mod membership;
 pub mod tokens;
 
 pub use lockstep_grpc::peer::{Authority, PeerError, PeerIdentity, Role};

@@ -3,3 +3,5 @@
 pub mod store;
 pub mod identity;
 pub mod sealing;
+pub mod settings;
+pub mod commands;

@@ -65,6 +65,11 @@ pub fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
     fs::read(path).map_err(at(path))
 }
 
+/// Reads a file that others may read too.
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    fs::read(path).map_err(at(path))
+}
+
 /// Reads a file of text that only its owner may read.
 pub fn read_private_text(path: &Path) -> Result<String, FileError> {
     let bytes = read_private(path)?;

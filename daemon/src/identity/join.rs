@@ -19,7 +19,11 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::authority::{AuthorityError, CertificateAuthority, request_fingerprint};
+use super::files::{self, FileError};
 use super::{PeerIdentity, Role, tokens};
+use crate::sealing::KeyRing;
+use crate::settings::Settings;
+use crate::store::StoreSettings;
 
 /// Most addresses of a joining server.
 const MAX_ADDRESSES: usize = 16;
@@ -64,8 +68,27 @@ pub struct ServerGrant {
     pub sealing_keys: BTreeMap<String, Vec<u8>>,
     /// Where etcd is.
     pub etcd_endpoints: Vec<String>,
-    /// CA, certificate and key for etcd, by the names `ca`, `cert`, `key`.
+    /// CA, certificate and key for etcd, by the names `ca.pem`, `cert.pem`, `key.pem`; none for etcd without TLS.
     pub etcd_files: BTreeMap<String, Vec<u8>>,
+}
+
+impl ServerGrant {
+    /// Reads what this server has. `None`: its store is embedded, so there can be no further server.
+    pub fn read(settings: &Settings, sealing: &KeyRing) -> Result<Option<Self>, FileError> {
+        let Some(StoreSettings::Etcd(etcd)) = &settings.store else { return Ok(None) };
+        let mut etcd_files = BTreeMap::new();
+        if let Some(tls) = &etcd.tls {
+            for (name, path) in [("ca.pem", &tls.ca), ("cert.pem", &tls.certificate), ("key.pem", &tls.key)] {
+                etcd_files.insert(name.to_owned(), files::read(path)?);
+            }
+        }
+        Ok(Some(Self {
+            ca_files: files::read_folder(&settings.ca_folder())?.into_iter().collect(),
+            sealing_keys: sealing.export(),
+            etcd_endpoints: etcd.endpoints.clone(),
+            etcd_files,
+        }))
+    }
 }
 
 /// What the server knows when somebody asks to join.
