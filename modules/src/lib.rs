@@ -1,1 +1,44 @@
-//! x
+//! What tasks do on a node: actions, each of which observes, finds the difference and applies exactly that, and facts.
+//! Knows no Run, no cluster and no network; only `host.rs` and the files under it touch the machine.
+
+mod action;
+mod assertion;
+mod command;
+mod diff;
+mod facts;
+mod file;
+mod host;
+mod module;
+mod parameters;
+mod sleep;
+
+pub use action::{Action, Cancel, Diff, Done, MESSAGE_BYTES, Outcome, Scope, Stream};
+pub use facts::{fact_groups, facts};
+pub use file::VALIDATED_FILE;
+pub use host::{Host, HostError, Kind, Unsynced};
+
+/// Every action there is, by name.
+static ACTIONS: [&dyn Action; 7] =
+    [&assertion::That, &command::Query, &command::Run, &file::Absent, &file::Directory, &file::Managed, &sleep::Sleep];
+
+/// The action of that name.
+pub fn action(name: &str) -> Option<&'static dyn Action> {
+    actions().find(|action| action.name() == name)
+}
+
+/// All actions, by name.
+pub fn actions() -> impl Iterator<Item = &'static dyn Action> {
+    ACTIONS.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_are_sorted_and_found_by_name() {
+        assert!(actions().map(Action::name).is_sorted());
+        assert!(actions().all(|found| action(found.name()).is_some()));
+        assert!(action("file.manged").is_none());
+    }
+}

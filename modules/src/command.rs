@@ -1,0 +1,339 @@
+//! The actions that run commands. Knows what a book may ask of a command and what its end means; how it is started,
+//! watched and ended is the host's business.
+
+mod capture;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use lockstep_apis::v1alpha::Value;
+
+use crate::action::{Action, Done, Outcome, Scope, Stream};
+use crate::host::{self, Command, Ended, Ending, Reader, Stop, Stopped, User};
+use crate::parameters::Parameters;
+use capture::Capture;
+
+/// `command.run`.
+pub(crate) struct Run;
+/// `command.query`.
+pub(crate) struct Query;
+
+/// Where commands are looked for, unless the task's environment says otherwise.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// What they print is the same on every machine.
+const LANG: &str = "C.UTF-8";
+
+impl Action for Run {
+    fn name(&self) -> &'static str {
+        "command.run"
+    }
+
+    fn perform(&self, parameters: &Value, scope: &mut Scope<'_>) -> Done {
+        perform(parameters, true, scope).unwrap_or_else(|done| done)
+    }
+}
+
+impl Action for Query {
+    fn name(&self) -> &'static str {
+        "command.query"
+    }
+
+    fn perform(&self, parameters: &Value, scope: &mut Scope<'_>) -> Done {
+        perform(parameters, false, scope).unwrap_or_else(|done| done)
+    }
+}
+
+/// What a book asks for.
+struct Wanted {
+    argv: Vec<String>,
+    creates: Option<String>,
+    removes: Option<String>,
+    unless: Vec<String>,
+    only_if: Vec<String>,
+    stdin: Option<String>,
+    umask: Option<u32>,
+    exit_codes: Vec<i64>,
+    /// `command.run`, not `command.query`.
+    changes: bool,
+}
+
+impl Wanted {
+    fn read(parameters: &Value, changes: bool) -> Result<Wanted, Done> {
+        let mut from = Parameters::new(parameters, None);
+        let argv = from.texts("argv");
+        let argv = match from.text("shell").filter(|line| !line.is_empty()) {
+            None => argv,
+            Some(_) if !argv.is_empty() => {
+                from.fault("argv and shell exclude each other");
+                argv
+            }
+            Some(line) => vec!["/bin/sh".to_owned(), "-c".to_owned(), line],
+        };
+        if argv.first().is_none_or(String::is_empty) {
+            from.fault("argv or shell is missing");
+        }
+        let exit_codes = from.integers("exitCodes");
+        let mut wanted = Wanted { argv, exit_codes, changes, ..Wanted::nothing() };
+        wanted.stdin = from.text("stdin");
+        // Whether secrets may be there was judged when the parameters were rendered.
+        let _ = (from.flag("secretArgv"), from.flag("secretEnvironment"));
+        if changes {
+            wanted.creates = from.text("creates").filter(|path| !path.is_empty());
+            wanted.removes = from.text("removes").filter(|path| !path.is_empty());
+            wanted.unless = from.texts("unless");
+            wanted.only_if = from.texts("onlyIf");
+            wanted.umask = from.mode("umask");
+        }
+        from.finish().map_err(|faults| Done::failed("InvalidParameters", faults))?;
+        if wanted.exit_codes.is_empty() {
+            wanted.exit_codes.push(0);
+        }
+        Ok(wanted)
+    }
+
+    fn nothing() -> Wanted {
+        Wanted {
+            argv: Vec::new(),
+            creates: None,
+            removes: None,
+            unless: Vec::new(),
+            only_if: Vec::new(),
+            stdin: None,
+            umask: None,
+            exit_codes: Vec::new(),
+            changes: false,
+        }
+    }
+
+    fn has_commands_as_guards(&self) -> bool {
+        !self.unless.is_empty() || !self.only_if.is_empty()
+    }
+}
+
+fn perform(parameters: &Value, changes: bool, scope: &mut Scope<'_>) -> Result<Done, Done> {
+    let wanted = Wanted::read(parameters, changes)?;
+    let deadline = scope.timeout.map(|timeout| Instant::now() + timeout);
+    if let Some(reason) = guarded_by_path(&wanted, scope)? {
+        return Ok(unneeded(reason));
+    }
+    if scope.check && changes {
+        return Ok(predict(&wanted));
+    }
+    let login = scope.user.map(|name| scope.host.login(name)).transpose()?;
+    let place = Place { login: login.as_ref(), deadline };
+    if let Some(reason) = guarded_by_command(&wanted, &place, scope)? {
+        return Ok(unneeded(reason));
+    }
+    let (mut stdout, mut stderr) = (Capture::default(), Capture::default());
+    let output = &mut *scope.output;
+    let mut reader = |stream: Stream, bytes: &[u8]| {
+        match stream {
+            Stream::Stdout => stdout.take(bytes),
+            Stream::Stderr => stderr.take(bytes),
+        }
+        output(stream, bytes);
+    };
+    let surroundings = Surroundings::of(scope.host, scope.environment, scope.working_directory, &place);
+    let command = Command {
+        stdin: wanted.stdin.as_deref().map(str::as_bytes),
+        umask: wanted.umask,
+        ..surroundings.command(&wanted.argv)
+    };
+    let stop = Stop { cancel: scope.cancel, deadline, grace: scope.grace };
+    let ended = run(scope.host, &command, &stop, changes, &mut reader)?;
+    Ok(judge(&wanted, ended, &stdout, &stderr, scope))
+}
+
+/// Who a command runs as, and until when.
+struct Place<'a> {
+    login: Option<&'a (User, Vec<u32>)>,
+    deadline: Option<Instant>,
+}
+
+/// The environment and place of a command.
+struct Surroundings<'a> {
+    environment: BTreeMap<&'a str, &'a str>,
+    directory: &'a str,
+    login: Option<&'a (User, Vec<u32>)>,
+}
+
+impl<'a> Surroundings<'a> {
+    fn of(
+        host: &'a host::Host,
+        given: &'a BTreeMap<String, String>,
+        directory: Option<&'a str>,
+        place: &Place<'a>,
+    ) -> Surroundings<'a> {
+        let user = place.login.map_or_else(|| host.own_user(), |(user, _)| user);
+        let mut environment = BTreeMap::from([
+            ("PATH", PATH),
+            ("LANG", LANG),
+            ("HOME", user.home.as_str()),
+            ("USER", user.name.as_str()),
+            ("LOGNAME", user.name.as_str()),
+            ("SHELL", user.shell.as_str()),
+        ]);
+        environment.extend(given.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        Surroundings { environment, directory: directory.unwrap_or("/"), login: place.login }
+    }
+
+    fn command(&self, argv: &'a [String]) -> Command<'a> {
+        Command {
+            argv: argv.iter().map(String::as_str).collect(),
+            environment: self.environment.clone(),
+            directory: self.directory,
+            login: self.login,
+            umask: None,
+            stdin: None,
+        }
+    }
+}
+
+/// Runs it; what it may have changed is forgotten.
+fn run(
+    host: &host::Host,
+    command: &Command<'_>,
+    stop: &Stop<'_>,
+    changes: bool,
+    reader: Reader<'_>,
+) -> Result<Ended, Done> {
+    let ended = host.run(command, stop, reader).map_err(|fault| Done::failed(fault.reason(), fault));
+    if changes {
+        host.forget();
+    }
+    ended
+}
+
+/// Runs a command of an action's own in the task's surroundings, as the user this program runs as.
+pub(crate) fn run_plain(argv: &[String], scope: &mut Scope<'_>) -> Result<Ended, Done> {
+    let place = Place { login: None, deadline: scope.timeout.map(|timeout| Instant::now() + timeout) };
+    let surroundings = Surroundings::of(scope.host, scope.environment, scope.working_directory, &place);
+    let stop = Stop { cancel: scope.cancel, deadline: place.deadline, grace: scope.grace };
+    run(scope.host, &surroundings.command(argv), &stop, false, &mut *scope.output)
+}
+
+/// Why `creates` or `removes` say that there is nothing to do.
+fn guarded_by_path(wanted: &Wanted, scope: &Scope<'_>) -> Result<Option<String>, Done> {
+    if let Some(path) = &wanted.creates
+        && scope.host.exists(path)?
+    {
+        return Ok(Some(format!("{path} exists")));
+    }
+    match &wanted.removes {
+        Some(path) if !scope.host.exists(path)? => Ok(Some(format!("{path} does not exist"))),
+        _ => Ok(None),
+    }
+}
+
+/// Why `unless` or `onlyIf` say that there is nothing to do. Their output is dropped.
+fn guarded_by_command(wanted: &Wanted, place: &Place<'_>, scope: &Scope<'_>) -> Result<Option<String>, Done> {
+    let surroundings = Surroundings::of(scope.host, scope.environment, scope.working_directory, place);
+    let stop = Stop { cancel: scope.cancel, deadline: place.deadline, grace: scope.grace };
+    for (argv, name, skips_on_success) in [(&wanted.unless, "unless", true), (&wanted.only_if, "onlyIf", false)] {
+        if argv.is_empty() {
+            continue;
+        }
+        let ended = run(scope.host, &surroundings.command(argv), &stop, true, &mut |_, _| {})?;
+        if let Some(stopped) = ended.stopped {
+            return Err(cut_short(stopped, ended.ending, scope, []));
+        }
+        if (ended.ending == Ending::Exit(0)) == skips_on_success {
+            return Ok(Some(format!("{name}: {} ended with {}", argv[0], describe(ended.ending))));
+        }
+    }
+    Ok(None)
+}
+
+/// What a command that did not have to run comes to. Its result has what later tasks may read of one that did.
+fn unneeded(reason: String) -> Done {
+    let result = [("skipped", true.into()), ("stdout", "".into()), ("stderr", "".into()), ("exitCode", 0.into())];
+    Done::new(Outcome::Ok, format!("not run: {reason}"), result)
+}
+
+/// Check mode: what running it would be.
+fn predict(wanted: &Wanted) -> Done {
+    if wanted.has_commands_as_guards() {
+        return Done::new(Outcome::Unpredicted, "unless and onlyIf are not run in a check", []);
+    }
+    if wanted.creates.is_some() || wanted.removes.is_some() {
+        return Done::new(Outcome::Changed, "would run", []);
+    }
+    Done::new(Outcome::Unpredicted, "nobody can tell what a command without creates or removes would do", [])
+}
+
+fn judge(wanted: &Wanted, ended: Ended, stdout: &Capture, stderr: &Capture, scope: &Scope<'_>) -> Done {
+    let mut result: Vec<(&str, Value)> = Vec::with_capacity(6);
+    match ended.ending {
+        Ending::Exit(code) => result.push(("exitCode", i64::from(code).into())),
+        Ending::Signal { number, core } => {
+            result.push(("exitCode", Value::null()));
+            result.push(("signal", i64::from(number).into()));
+            result.push(("coreDumped", core.into()));
+        }
+        Ending::Unresponsive => result.push(("exitCode", Value::null())),
+    }
+    stdout.describe(["stdout", "stdoutBase64", "stdoutBytes"], &mut result);
+    stderr.describe(["stderr", "stderrBase64", "stderrBytes"], &mut result);
+    if let Some(stopped) = ended.stopped {
+        return cut_short(stopped, ended.ending, scope, result);
+    }
+    match ended.ending {
+        Ending::Exit(code) if wanted.exit_codes.contains(&i64::from(code)) => {
+            Done::new(if wanted.changes { Outcome::Changed } else { Outcome::Ok }, "", result)
+        }
+        ending => {
+            let last = if scope.sensitive { None } else { stderr.last_line().or_else(|| stdout.last_line()) };
+            let last = last.map(|line| format!(": {line}")).unwrap_or_default();
+            let reason = if matches!(ending, Ending::Exit(_)) { "ExitCode" } else { "Signal" };
+            result.push(("reason", reason.into()));
+            Done::new(Outcome::Failed, format!("{}{last}", describe(ending)), result)
+        }
+    }
+}
+
+fn cut_short<'k>(
+    stopped: Stopped,
+    ending: Ending,
+    scope: &Scope<'_>,
+    result: impl IntoIterator<Item = (&'k str, Value)>,
+) -> Done {
+    let (outcome, reason, why) = match stopped {
+        Stopped::Cancelled => (Outcome::Cancelled, "Cancelled", "cancelled".to_owned()),
+        Stopped::TimedOut => {
+            let limit = lockstep_apis::duration::format(scope.timeout.unwrap_or_default().as_millis() as u64);
+            (Outcome::Failed, "TimedOut", format!("TimedOut: not done after {limit}"))
+        }
+    };
+    let reason = if ending == Ending::Unresponsive { "Unresponsive" } else { reason };
+    let result = result.into_iter().chain([("reason", reason.into())]);
+    Done::new(outcome, format!("{why}; it ended with {}", describe(ending)), result)
+}
+
+/// How a command ended, as `exit 3` or `signal 9 (SIGKILL)`.
+pub(crate) fn describe(ending: Ending) -> String {
+    match ending {
+        Ending::Exit(code) => format!("exit {code}"),
+        Ending::Signal { number, core } => {
+            let name = signal_name(number).map(|name| format!(" ({name})")).unwrap_or_default();
+            format!("signal {number}{name}{}", if core { ", core dumped" } else { "" })
+        }
+        Ending::Unresponsive => "nothing, not even on SIGKILL: it is stuck in the kernel".to_owned(),
+    }
+}
+
+fn signal_name(number: i32) -> Option<&'static str> {
+    Some(match number {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        15 => "SIGTERM",
+        _ => return None,
+    })
+}

@@ -1,0 +1,139 @@
+//! The actions on files. Knows what a book may ask of a file; how that is done safely is the host's business.
+
+mod absent;
+mod directory;
+mod managed;
+mod validate;
+
+use lockstep_apis::v1alpha::Value;
+
+use crate::action::{Action, Done, Scope};
+use crate::host::{Host, HostError, Seen};
+use crate::module::converge;
+use crate::parameters::Parameters;
+
+pub use validate::VALIDATED_FILE;
+
+/// `file.managed`.
+pub(crate) struct Managed;
+/// `file.directory`.
+pub(crate) struct Directory;
+/// `file.absent`.
+pub(crate) struct Absent;
+
+impl Action for Managed {
+    fn name(&self) -> &'static str {
+        "file.managed"
+    }
+
+    fn perform(&self, parameters: &Value, scope: &mut Scope<'_>) -> Done {
+        match managed::ManagedFile::read(parameters, scope.host) {
+            Ok(wanted) => converge(&wanted, scope),
+            Err(done) => done,
+        }
+    }
+}
+
+impl Action for Directory {
+    fn name(&self) -> &'static str {
+        "file.directory"
+    }
+
+    fn perform(&self, parameters: &Value, scope: &mut Scope<'_>) -> Done {
+        match directory::ManagedDirectory::read(parameters, scope.host) {
+            Ok(wanted) => converge(&wanted, scope),
+            Err(done) => done,
+        }
+    }
+}
+
+impl Action for Absent {
+    fn name(&self) -> &'static str {
+        "file.absent"
+    }
+
+    fn perform(&self, parameters: &Value, scope: &mut Scope<'_>) -> Done {
+        match absent::AbsentPath::read(parameters) {
+            Ok(wanted) => converge(&wanted, scope),
+            Err(done) => done,
+        }
+    }
+}
+
+/// A failure for parameters that make no sense.
+fn invalid(faults: String) -> Done {
+    Done::failed("InvalidParameters", faults)
+}
+
+/// Mode and owner, as far as a book says them.
+#[derive(Debug, Clone, Default)]
+struct Attributes {
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+/// Mode and owner as written, names unresolved.
+struct RawAttributes {
+    mode: Option<u32>,
+    owner: Option<String>,
+    group: Option<String>,
+}
+
+impl RawAttributes {
+    fn read(parameters: &mut Parameters<'_>) -> RawAttributes {
+        let name = |text: Option<String>| text.filter(|name| !name.is_empty());
+        RawAttributes {
+            mode: parameters.mode("mode"),
+            owner: name(parameters.text("owner")),
+            group: name(parameters.text("group")),
+        }
+    }
+
+    fn resolve(self, host: &Host) -> Result<Attributes, HostError> {
+        Ok(Attributes {
+            mode: self.mode,
+            uid: self.owner.map(|name| host.uid(&name)).transpose()?,
+            gid: self.group.map(|name| host.gid(&name)).transpose()?,
+        })
+    }
+}
+
+/// Mode and owner that something will have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Settled {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl Settled {
+    /// What is wanted, else what is there.
+    fn over(wanted: &Attributes, seen: &Seen) -> Settled {
+        Settled {
+            mode: wanted.mode.unwrap_or(seen.mode),
+            uid: wanted.uid.unwrap_or(seen.uid),
+            gid: wanted.gid.unwrap_or(seen.gid),
+        }
+    }
+
+    /// Whether what was seen has these attributes.
+    fn holds(&self, seen: &Seen) -> bool {
+        (self.mode, self.uid, self.gid) == (seen.mode, seen.uid, seen.gid)
+    }
+
+    /// The attributes that differ, as `mode 0644 → 0600`.
+    fn changes(&self, seen: &Seen) -> Vec<String> {
+        let mut changes = Vec::new();
+        if self.mode != seen.mode {
+            changes.push(format!("mode {:04o} → {:04o}", seen.mode, self.mode));
+        }
+        if self.uid != seen.uid {
+            changes.push(format!("owner {} → {}", seen.uid, self.uid));
+        }
+        if self.gid != seen.gid {
+            changes.push(format!("group {} → {}", seen.gid, self.gid));
+        }
+        changes
+    }
+}

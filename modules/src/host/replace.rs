@@ -1,0 +1,260 @@
+//! Writes files so that a reader sees the old one or the new one, whole, with its final owner and mode: a temporary
+//! file in the same directory, then a rename.
+
+use std::ffi::CStr;
+use std::hash::{BuildHasher, RandomState};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use super::filesystem::Durability;
+use super::{Content, Dir, Host, HostError, Place, Seen, Unsynced, reopen, timestamp, walk};
+
+/// How temporary names begin: a dot, and none of the target's suffix, so that no program that reads `*.conf` takes one.
+const TEMPORARY: &str = ".lockstep-";
+
+/// A leftover older than this is removed although a process with its number lives.
+const LEFTOVER_AGE_S: i64 = 86_400;
+
+/// Longest file that a backup copies where the file system has no hard links.
+const COPIED: u64 = 256 << 20;
+
+/// A file's content and attributes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Replacement<'a> {
+    pub(crate) content: &'a [u8],
+    /// The permission bits, 07777.
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// A complete file under a temporary name; removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Temporary {
+    dir: Arc<Dir>,
+    name: String,
+    fd: Option<OwnedFd>,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.name.is_empty() {
+            // Nothing to be done if this fails too: the next writer in this directory removes it.
+            let _ = rustix::fs::unlinkat(&self.dir.fd, &self.name, AtFlags::empty());
+        }
+    }
+}
+
+impl Temporary {
+    /// The path, below the root.
+    pub(crate) fn real(&self) -> String {
+        format!("{}/{}", self.dir.real, self.name)
+    }
+}
+
+impl Host {
+    /// Writes the file under a temporary name beside its place. `replaced` is what is there now: its extended
+    /// attributes (SELinux label, ACL) are taken over.
+    ///
+    /// # Errors
+    /// Nothing is left of the file, and the old one is as it was.
+    pub(crate) fn write_beside(
+        &self,
+        place: &Place,
+        replaced: Option<&Seen>,
+        new: &Replacement<'_>,
+    ) -> Result<Temporary, HostError> {
+        sweep(&place.dir);
+        let failed = |errno| place.errno("write", errno);
+        let mut temporary = create(&place.dir).map_err(failed)?;
+        let fd = temporary.fd.take().expect("a new temporary file is open");
+        if let Some(old) = replaced.map(|seen| place.open(seen)).transpose()?.flatten() {
+            copy_attributes(&old, &fd);
+        }
+        write_all(&fd, new.content).map_err(failed)?;
+        let group = place.dir.passes_group.unwrap_or_else(|| rustix::process::getegid().as_raw());
+        if (new.uid, new.gid) != (self.euid(), group) {
+            chown(&fd, Some(new.uid), Some(new.gid)).map_err(failed)?;
+        }
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(new.mode)).map_err(failed)?;
+        if replaced.is_some() && self.durability(&place.dir) == Durability::Synced {
+            rustix::fs::fsync(&fd).map_err(failed)?;
+        }
+        temporary.fd = Some(fd);
+        Ok(temporary)
+    }
+
+    /// Gives the temporary file its name, over what is there.
+    pub(crate) fn put(
+        &self,
+        mut temporary: Temporary,
+        place: &Place,
+        replaces: bool,
+        unsynced: &mut Unsynced,
+    ) -> Result<(), HostError> {
+        rustix::fs::renameat(&temporary.dir.fd, &temporary.name, &place.dir.fd, &place.name).map_err(|errno| {
+            match errno {
+                Errno::ISDIR | Errno::NOTDIR => HostError::Unsteady { path: place.path.clone() },
+                errno => place.errno("replace", errno),
+            }
+        })?;
+        temporary.name.clear();
+        if self.durability(&place.dir) != Durability::Volatile {
+            if let Some(fd) = temporary.fd.take().filter(|_| !replaces) {
+                unsynced.add_file(place.dir.device, fd);
+            }
+            unsynced.add_dir(&place.dir);
+        }
+        Ok(())
+    }
+
+    /// A second, temporary name for what is at the place, to put it back by.
+    pub(crate) fn keep(&self, place: &Place) -> Result<Temporary, HostError> {
+        let name = temporary_name();
+        rustix::fs::linkat(&place.dir.fd, &place.name, &place.dir.fd, &name, AtFlags::empty())
+            .map_err(|errno| place.errno("keep the former", errno))?;
+        Ok(Temporary { dir: Arc::clone(&place.dir), name, fd: None })
+    }
+
+    /// Keeps what is at the place under `NAME.TIMESTAMP~` as well, and returns that name.
+    pub(crate) fn back_up(&self, place: &Place, seen: &Seen, unsynced: &mut Unsynced) -> Result<String, HostError> {
+        let stamp = timestamp();
+        for attempt in 1..100 {
+            let suffix = if attempt == 1 { String::new() } else { format!("-{attempt}") };
+            let name = format!("{}.{stamp}{suffix}~", place.name);
+            let backup = Place { dir: Arc::clone(&place.dir), name, path: place.path.clone() };
+            match rustix::fs::linkat(&place.dir.fd, &place.name, &place.dir.fd, &backup.name, AtFlags::empty()) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => continue,
+                Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK) => self.copy(place, seen, &backup, unsynced)?,
+                Err(errno) => return Err(place.errno("back up", errno)),
+            }
+            return Ok(backup.name);
+        }
+        Err(HostError::Unsteady { path: place.path.clone() })
+    }
+
+    fn copy(&self, place: &Place, seen: &Seen, to: &Place, unsynced: &mut Unsynced) -> Result<(), HostError> {
+        let Content::Read(content) = self.content(place, seen, COPIED)? else {
+            return Err(HostError::Unsteady { path: place.path.clone() });
+        };
+        let copy = Replacement { content: &content, mode: seen.mode, uid: seen.uid, gid: seen.gid };
+        let temporary = self.write_beside(to, None, &copy)?;
+        self.put(temporary, to, false, unsynced)
+    }
+
+    /// Removes a name that was just made (a backup, or a file that did not pass its check).
+    pub(crate) fn take_back(&self, dir: &Dir, name: &str) {
+        // Best effort on the way out of another error, which is the one to report.
+        let _ = rustix::fs::unlinkat(&dir.fd, name, AtFlags::empty());
+    }
+
+    /// Changes owner and mode of what was seen, in place. `None` leaves as is.
+    pub(crate) fn set_attributes(
+        &self,
+        place: &Place,
+        seen: &Seen,
+        mode: u32,
+        (uid, gid): (u32, u32),
+        unsynced: &mut Unsynced,
+    ) -> Result<(), HostError> {
+        let failed = |errno| place.errno("change the attributes of", errno);
+        let Some(fd) = place.open(seen)? else {
+            return Err(HostError::Unsteady { path: place.path.clone() });
+        };
+        if (uid, gid) != (seen.uid, seen.gid) {
+            // Neither the old nor the new owner ever has more rights than both modes give.
+            let narrow = mode & seen.mode & 0o1777;
+            rustix::fs::fchmod(&fd, Mode::from_raw_mode(narrow)).map_err(failed)?;
+            chown(&fd, (uid != seen.uid).then_some(uid), (gid != seen.gid).then_some(gid)).map_err(failed)?;
+        }
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(failed)?;
+        if self.durability(&place.dir) != Durability::Volatile {
+            unsynced.add_file(seen.device, fd);
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn chown(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> rustix::io::Result<()> {
+    rustix::fs::fchown(fd, uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw))
+}
+
+fn create(dir: &Arc<Dir>) -> rustix::io::Result<Temporary> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for _ in 0..16 {
+        let name = temporary_name();
+        match rustix::fs::openat(&dir.fd, &name, flags, Mode::from_raw_mode(0o600)) {
+            Err(Errno::EXIST) => {}
+            opened => return Ok(Temporary { dir: Arc::clone(dir), name, fd: Some(opened?) }),
+        }
+    }
+    Err(Errno::EXIST)
+}
+
+/// `.lockstep-PID-RANDOM`: the number tells a later sweep whether the writer lives; the rest cannot be guessed.
+fn temporary_name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let random = RandomState::new().hash_one(NEXT.fetch_add(1, Ordering::Relaxed));
+    format!("{TEMPORARY}{}-{random:016x}", std::process::id())
+}
+
+fn write_all(fd: &OwnedFd, mut content: &[u8]) -> rustix::io::Result<()> {
+    while !content.is_empty() {
+        match rustix::io::write(fd, content) {
+            Ok(0) => return Err(Errno::NOSPC),
+            Ok(count) => content = &content[count..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Label, ACL and the user's own attributes; not capabilities or signatures, which belong to the content. Best effort:
+/// file systems without them have nothing to lose.
+fn copy_attributes(from: &OwnedFd, to: &OwnedFd) {
+    let mut names = vec![0; 4096];
+    let Ok(length) = rustix::fs::flistxattr(from, &mut names[..]) else { return };
+    let kept =
+        |name: &[u8]| name.starts_with(b"user.") || name == b"security.selinux" || name == b"system.posix_acl_access";
+    for name in names[..length].split_inclusive(|byte| *byte == 0).filter(|name| kept(&name[..name.len() - 1])) {
+        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+        let mut value = vec![0; 65_536];
+        if let Ok(length) = rustix::fs::fgetxattr(from, name, &mut value[..]) {
+            let _ = rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty());
+        }
+    }
+}
+
+/// Removes what writers that died left in the directory, once while it is open.
+fn sweep(dir: &Dir) {
+    if dir.swept.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let Ok(Ok(entries)) = reopen(dir).map(rustix::fs::Dir::new) else { return };
+    for entry in entries.flatten() {
+        if let Ok(name) = entry.file_name().to_str()
+            && let Some(rest) = name.strip_prefix(TEMPORARY)
+            && is_leftover(dir, name, rest)
+        {
+            let _ = rustix::fs::unlinkat(&dir.fd, name, AtFlags::empty());
+        }
+    }
+}
+
+fn is_leftover(dir: &Dir, name: &str, rest: &str) -> bool {
+    let Some(pid) = rest.split('-').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw) else {
+        return false;
+    };
+    if rustix::process::test_kill_process(pid) == Err(Errno::SRCH) {
+        return true;
+    }
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+    matches!(walk::look(dir, name), Ok(Some(stat)) if now - stat.st_mtime as i64 > LEFTOVER_AGE_S)
+}
