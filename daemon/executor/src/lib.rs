@@ -2,7 +2,14 @@
 //! process of its own, `lockstep run --local` in the tool's. Knows no server and no store; of the machine it touches
 //! only the segment's folder and its own children; everything else goes through `lockstep_modules`.
 
+mod folder;
 pub mod frame;
 pub mod journal;
+mod leftovers;
 pub mod masking;
 pub mod output;
+mod preparing;
+mod results;
+pub mod segment;
+mod sequence;
+mod surroundings;

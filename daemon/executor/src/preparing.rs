@@ -1,0 +1,100 @@
+//! Tasks made ready to run: every expression and template parsed once, and what an action is given, rendered.
+//! Which parameters are expressions, templates or plain is the core's to know.
+
+use std::collections::BTreeMap;
+
+use lockstep_apis::v1alpha::{CompiledTask, Value, value::Kind};
+use lockstep_core::{
+    context::Context,
+    expression::EvaluationError,
+    parameters::TaskTexts,
+    references::{References, Root},
+    template::TemplateCache,
+};
+
+/// One task and its texts, parsed.
+#[derive(Debug)]
+pub(crate) struct Prepared<'w> {
+    pub task: &'w CompiledTask,
+    /// The error names the fields; checked books have none.
+    pub texts: Result<TaskTexts, String>,
+}
+
+/// The tasks of a segment, parsed, and what they read.
+#[derive(Debug)]
+pub(crate) struct Preparation<'w> {
+    pub tasks: Vec<Prepared<'w>>,
+    references: References,
+}
+
+/// What an action is given.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub parameters: Value,
+    pub environment: BTreeMap<String, String>,
+    pub user: String,
+    pub working_directory: String,
+}
+
+impl<'w> Preparation<'w> {
+    /// Parses the tasks; templates that are written twice are parsed once.
+    pub(crate) fn of(tasks: impl IntoIterator<Item = &'w CompiledTask>) -> Self {
+        let mut cache = TemplateCache::new();
+        let mut references = References::default();
+        let prepare = |task| {
+            let texts = TaskTexts::of_compiled(task, &mut cache).map_err(|wrong| {
+                let wrong: Vec<_> = wrong.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.error)).collect();
+                wrong.join("; ")
+            });
+            if let Ok(texts) = &texts {
+                references.extend(&texts.references());
+            }
+            Prepared { task, texts }
+        };
+        Self { tasks: tasks.into_iter().map(prepare).collect(), references }
+    }
+
+    /// Whether the name under this root is read, or the root as a whole.
+    pub(crate) fn reads(&self, root: Root, name: &str) -> bool {
+        self.references.iter().any(|r| r.root == root && r.path.first().is_none_or(|first| first == name))
+    }
+
+    /// The paths of facts that are read, like `os.family`; an empty path is all of them.
+    pub(crate) fn facts(&self) -> Vec<String> {
+        self.references.iter().filter(|r| r.root == Root::Facts).map(|r| r.path.join(".")).collect()
+    }
+}
+
+impl Given {
+    /// Renders all that the task's action is given.
+    pub(crate) fn render(task: &CompiledTask, texts: &TaskTexts, context: &Context) -> Result<Self, EvaluationError> {
+        Ok(Self {
+            parameters: parameters(task, texts, context)?,
+            environment: texts.environment(context)?,
+            user: texts.user(context)?,
+            working_directory: texts.working_directory(context)?,
+        })
+    }
+}
+
+fn parameters(task: &CompiledTask, texts: &TaskTexts, context: &Context) -> Result<Value, EvaluationError> {
+    let mut rendered = texts.parameters.render(context)?;
+    let Some(Kind::Map(map)) = &mut rendered.kind else { return Ok(rendered) };
+    if map.entries.contains_key("validate") {
+        // Only the action knows the file; until then its path is a mark.
+        let context = context.with_file(lockstep_modules::VALIDATED_FILE);
+        if let Some(validate) = texts.parameters.render_validate(&context) {
+            map.entries.insert("validate".to_owned(), validate?);
+        }
+    }
+    if task.action == "assert.that" {
+        // Actions evaluate nothing: they are told how each condition came out, and how it was written.
+        let conditions = texts.parameters.expressions("conditions");
+        let truths = conditions.iter().map(|condition| Ok(Value::from(condition.evaluate_bool(context)?)));
+        let truths = truths.collect::<Result<Vec<_>, EvaluationError>>()?;
+        map.entries.insert("conditions".to_owned(), Value::list(truths));
+        let sources = conditions.iter().map(|condition| Value::text(condition.source()));
+        map.entries.insert("texts".to_owned(), Value::list(sources));
+    }
+    Ok(rendered)
+}
