@@ -15,9 +15,12 @@ use crate::store::{Change, Page, Refusal};
 /// (create revision, mod revision, lease or 0, value)
 type Stored<'a> = (u64, u64, i64, &'a [u8]);
 
+/// (key, what it held before)
+type Undo<'a> = (&'a [u8], Option<Stored<'a>>);
+
 const ENTRIES: TableDefinition<'static, &[u8], Stored<'static>> = TableDefinition::new("entries");
-/// (revision, index of the change in it) → (key, what it held before).
-const HISTORY: TableDefinition<'static, (u64, u32), (&[u8], Option<Stored<'static>>)> = TableDefinition::new("history");
+/// (revision, index of the change in it) → what undoes it.
+const HISTORY: TableDefinition<'static, (u64, u32), Undo<'static>> = TableDefinition::new("history");
 /// Lease → its time to live in milliseconds.
 const LEASES: TableDefinition<'static, i64, u64> = TableDefinition::new("leases");
 const LEASE_KEYS: TableDefinition<'static, (i64, &[u8]), ()> = TableDefinition::new("lease_keys");
@@ -273,7 +276,7 @@ pub(super) enum Judged {
 /// The tables of one write transaction. What it does is nothing until the transaction commits.
 pub(super) struct Writing<'txn> {
     entries: Table<'txn, &'static [u8], Stored<'static>>,
-    history: Table<'txn, (u64, u32), (&'static [u8], Option<Stored<'static>>)>,
+    history: Table<'txn, (u64, u32), Undo<'static>>,
     leases: Table<'txn, i64, u64>,
     lease_keys: Table<'txn, (i64, &'static [u8]), ()>,
     meta: Table<'txn, &'static str, u64>,
