@@ -20,7 +20,7 @@ $(PROTOX):
 	rm -rf $(TOOLS)-build
 
 build: $(PROTOX) ## build both programs
-	cargo build --locked
+	cargo build --locked --workspace
 
 release: $(PROTOX) ## build both programs as they are shipped
 	cargo build --locked --profile dist -p lockstep-daemon -p lockstep-ctl

@@ -4,19 +4,36 @@
 set -euo pipefail
 action=$1 store=$2 folder=$3
 
+wait_for() { # FILE PID
+  for _ in {1..600}; do
+    [[ ! -e $1 ]] || return 0
+    kill -0 "$2" 2>/dev/null || break
+    sleep 0.1
+  done
+  echo "etcd did not start; its words are in $folder/etcd.log" >&2
+  return 1
+}
+
 case $action in
 up)
   mkdir -p "$folder"
+  options=()
   if [[ $store == etcd ]]; then
-    command -v etcd >/dev/null || { echo "etcd is missing: install Debian's etcd-server, or run tests/components.sh as root" >&2; exit 1; }
-    endpoints=$(lockstep-etcd up "$folder/etcd")
-    lockstep dev up --nodes 3 --folder "$folder" --etcd "$endpoints" --etcd-identity "$folder/etcd/client"
-  else
-    lockstep dev up --nodes 3 --folder "$folder"
+    mkdir -p "$folder/etcd"
+    lockstep-etcd "$folder/etcd" >"$folder/etcd.log" 2>&1 </dev/null &
+    echo $! >"$folder/etcd.pid"
+    wait_for "$folder/etcd/endpoints" "$(<"$folder/etcd.pid")"
+    options=(--etcd "$(<"$folder/etcd/endpoints")" --etcd-identity "$folder/etcd/client")
   fi
+  lockstep dev up --nodes 3 --folder "$folder" "${options[@]}"
   ;;
 down)
   lockstep dev down --folder "$folder"
-  [[ $store != etcd ]] || lockstep-etcd down "$folder/etcd"
+  if [[ -e $folder/etcd.pid ]]; then
+    pid=$(<"$folder/etcd.pid")
+    kill "$pid" 2>/dev/null || true
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+    rm -rf "$folder/etcd" "$folder/etcd.pid" "$folder/etcd.log"
+  fi
   ;;
 esac

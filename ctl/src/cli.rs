@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Retry(Retry),
     /// Give free the place of a node that does not report.
     Release(Release),
+    /// The cluster at a glance: store, leader, servers, nodes.
+    Status,
     /// What happened.
     Events(Events),
     /// Check files as `apply` would, without a cluster.

@@ -10,6 +10,7 @@ mod local;
 mod logs;
 mod plan;
 mod run;
+mod status;
 mod token;
 
 use crate::{
@@ -61,6 +62,7 @@ async fn connected(cli: Cli) -> Result<()> {
         Command::Resume(name) => control::control(&session, control::Control::Resume, &name.run).await,
         Command::Retry(retry) => run::retry(&session, &retry).await,
         Command::Release(release) => control::release(&session, &release).await,
+        Command::Status => status::status(&session).await,
         Command::Events(events) => events::events(&session, &events).await,
         Command::Plan(plan) => plan::plan(&session, &plan).await,
         Command::Init(_) | Command::Completion { .. } | Command::Lint(_) | Command::Dev(_) => {

@@ -55,7 +55,7 @@ pub(crate) fn kind(word: &str) -> Result<&'static Kind> {
     kinds::find(word).ok_or_else(|| {
         let known = kinds::all().iter().map(|k| k.plural).collect::<Vec<_>>().join(", ");
         Error::Usage(match kinds::nearest(word) {
-            Some(near) => format!("no kind `{word}`; did you mean `{}`? There are: {known}", near.plural),
+            Some(near) => format!("no kind `{word}`; did you mean `{near}`? There are: {known}"),
             None => format!("no kind `{word}`; there are: {known}"),
         })
     })

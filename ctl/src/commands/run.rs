@@ -94,7 +94,7 @@ fn pairs<'a>(given: &'a [String], option: &str) -> Result<impl Iterator<Item = (
 }
 
 fn yaml(name: &str, text: &str) -> Result<Value> {
-    manifest::value(text).map_err(|e| Error::Usage(format!("{name}={text}: {}", e.message)))
+    manifest::decode_value(name, text.as_bytes()).map_err(Error::Invalid)
 }
 
 trait IntoValue {

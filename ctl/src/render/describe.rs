@@ -2,7 +2,7 @@
 
 use super::{safe, table::severity};
 use lockstep_apis::{
-    manifest,
+    manifest, timestamp,
     v1alpha::{Event, Object, Outcome, RunNode, TaskReport},
 };
 use std::fmt::Write;
@@ -30,7 +30,7 @@ pub(crate) fn run_nodes(nodes: &[RunNode]) -> String {
 /// One event in one line.
 pub(crate) fn event_line(event: &Event, with_namespace: bool) -> String {
     let spec = event.spec.clone().unwrap_or_default();
-    let at = spec.at.as_ref().map(manifest::timestamp).unwrap_or_default();
+    let at = spec.at.as_ref().map(timestamp::format).unwrap_or_default();
     let namespace = event.metadata.as_ref().map_or("", |m| m.namespace.as_str());
     let space = if with_namespace { format!("{namespace} ") } else { String::new() };
     format!(

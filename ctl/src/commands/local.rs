@@ -1,0 +1,146 @@
+//! `lockstep run --local`: a book on this machine, without a daemon. Prints what the executor tells; decides nothing.
+
+use super::{lint, run};
+use crate::{
+    cli::Run as Arguments,
+    error::{Error, Result},
+    manifests,
+    render::{describe, safe},
+};
+use lockstep_apis::v1alpha::{CompiledTask, Outcome, OutputChunk, OutputStream, TaskBook, TaskReport, object::Kind};
+use lockstep_executor::local::{self, LocalError, LocalEvent, LocalOutcome, LocalRun};
+use std::io::{self, Write};
+
+/// What a task printed, of which the end is kept until it is known whether anybody needs it.
+const KEPT_OUTPUT_BYTES: usize = 16 * 1024;
+
+pub(crate) fn run(arguments: &Arguments, namespace: &str) -> Result<()> {
+    let book = book(arguments, namespace)?;
+    let local = LocalRun {
+        inputs: run::inputs(&arguments.spec.inputs, &book)?,
+        set: run::set(&arguments.spec.set)?,
+        root: arguments.root.clone(),
+        check: arguments.check,
+        diff: arguments.diff,
+        book,
+    };
+    let cancel = local::cancelled_by_signals().map_err(|e| Error::Usage(format!("signals cannot be watched: {e}")))?;
+    let mut printer = Printer { out: io::BufWriter::new(io::stdout()), quiet: arguments.quiet, output: Vec::new() };
+    let outcome = local::run(&local, &cancel, &mut |event| printer.take(event)).map_err(refused)?;
+    printer.summary(&outcome, arguments.check);
+    // Whoever read us may have gone, as `head` does: the work is done all the same.
+    let _ = printer.out.flush();
+    if outcome.is_success() { Ok(()) } else { Err(Error::RunFailed) }
+}
+
+/// The one book of the files.
+fn book(arguments: &Arguments, namespace: &str) -> Result<TaskBook> {
+    let mut books = Vec::new();
+    for object in manifests::read_paths(&arguments.files, false, namespace)? {
+        let violations = manifests::located(&object, lint::violations(&object));
+        if !violations.is_empty() {
+            return Err(Error::Invalid(violations));
+        }
+        if let Some(Kind::TaskBook(book)) = object.kind {
+            books.push(book);
+        }
+    }
+    let wanted = arguments.book.as_deref();
+    let name = |book: &TaskBook| book.metadata.as_ref().map(|m| m.name.clone()).unwrap_or_default();
+    books.retain(|book| wanted.is_none_or(|wanted| name(book) == wanted));
+    match <[TaskBook; 1]>::try_from(books) {
+        Ok([book]) => Ok(book),
+        Err(books) if books.is_empty() => Err(Error::Usage(match wanted {
+            Some(wanted) => format!("the files hold no TaskBook {wanted}"),
+            None => "the files hold no TaskBook".into(),
+        })),
+        Err(books) => {
+            let names = books.iter().map(name).collect::<Vec<_>>().join(", ");
+            Err(Error::Usage(format!("the files hold several books: name one of {names}")))
+        }
+    }
+}
+
+fn refused(error: LocalError) -> Error {
+    match error {
+        LocalError::Refused { violations, .. } if !violations.is_empty() => Error::Invalid(violations),
+        LocalError::Root { source } => Error::Usage(format!("--root cannot be used: {source}")),
+        LocalError::Signals { source } => Error::Usage(format!("signals cannot be watched: {source}")),
+        LocalError::Refused { message, .. } => Error::Usage(message),
+    }
+}
+
+struct Printer<W: Write> {
+    out: W,
+    quiet: bool,
+    /// The end of what the running task printed.
+    output: Vec<u8>,
+}
+
+impl<W: Write> Printer<W> {
+    fn take(&mut self, event: LocalEvent<'_>) {
+        match event {
+            LocalEvent::Started(_) => self.output.clear(),
+            LocalEvent::Output(_, chunk) => self.keep(chunk),
+            LocalEvent::Ended(task, report) => self.ended(task, report),
+        }
+    }
+
+    fn keep(&mut self, chunk: &OutputChunk) {
+        if chunk.stream() == OutputStream::Diff {
+            for line in String::from_utf8_lossy(&chunk.data).lines() {
+                let _ = writeln!(self.out, "    {}", safe(line, 2000));
+            }
+            return;
+        }
+        self.output.extend_from_slice(&chunk.data);
+        if self.output.len() > 2 * KEPT_OUTPUT_BYTES {
+            self.output.drain(..self.output.len() - KEPT_OUTPUT_BYTES);
+        }
+    }
+
+    fn ended(&mut self, task: &CompiledTask, report: &TaskReport) {
+        let went_well = matches!(report.outcome(), Outcome::Ok | Outcome::Skipped);
+        if self.quiet && (went_well || report.outcome() == Outcome::Changed) {
+            return;
+        }
+        let message = if report.message.is_empty() { String::new() } else { format!(": {}", safe(&report.message, 256)) };
+        let _ = writeln!(
+            self.out,
+            "{:<11} {:>9}  {}{message}",
+            describe::outcome(report),
+            describe::took(report),
+            safe(&task.name, 120)
+        );
+        if matches!(report.outcome(), Outcome::Failed | Outcome::Cancelled) {
+            for line in String::from_utf8_lossy(&self.output).lines() {
+                let _ = writeln!(self.out, "    {}", safe(line, 2000));
+            }
+        }
+        // A command may take long: what is done already is to be seen.
+        if !self.quiet {
+            let _ = self.out.flush();
+        }
+    }
+
+    fn summary(&mut self, outcome: &LocalOutcome, check: bool) {
+        let count = |wanted| outcome.count(wanted);
+        let mut parts = Vec::new();
+        let changed = if check { "would change" } else { "changed" };
+        for (n, word) in [
+            (count(Outcome::Ok), "ok"),
+            (count(Outcome::Changed), changed),
+            (count(Outcome::Skipped), "skipped"),
+            (count(Outcome::Unpredicted), "not predictable"),
+            (count(Outcome::Failed), "failed"),
+            (count(Outcome::Cancelled), "cancelled"),
+            (outcome.not_reached, "not reached"),
+        ] {
+            if n > 0 {
+                parts.push(format!("{n} {word}"));
+            }
+        }
+        let tasks = u32::try_from(outcome.tasks.len() + outcome.not_reached).unwrap_or(u32::MAX);
+        let _ = writeln!(self.out, "{}: {}", crate::render::plural(tasks, "task"), parts.join(", "));
+    }
+}
