@@ -5,3 +5,4 @@ pub mod identity;
 pub mod sealing;
 pub mod settings;
 pub mod commands;
+pub mod agent;

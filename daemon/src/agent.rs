@@ -1,0 +1,240 @@
+//! The agent: takes segments of work that servers offer this node, has executors do them, and reports. Knows its
+//! servers, its folders and its executors; never the store, and no work that is not its own.
+//!
+//! # Guarantees
+//! - Nothing is started before its claim was granted, by a server of our cluster, to this process, for an attempt that
+//!   this process was not given before; and not before the claim is in a journal on the disk.
+//! - Executors outlive the agent. The next one finds the folders, waits for what works, and reports what has ended.
+//! - A folder goes when report and output are acknowledged, not before.
+//!
+//! An idle agent sleeps: it wakes for the heartbeat and for what servers send.
+
+mod backoff;
+mod executor;
+mod holdings;
+mod output;
+mod renewal;
+mod segment;
+mod session;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lockstep_apis::keys::Attempt;
+use lockstep_grpc::channel;
+use lockstep_grpc::peer::Authority;
+use tokio::sync::watch;
+
+use crate::identity::credentials::{Credentials, CredentialsError};
+use crate::identity::files::{self, FileError};
+use crate::identity::membership::Membership;
+use crate::settings::Settings;
+use backoff::Backoff;
+use holdings::Holdings;
+use session::{End, Link};
+
+/// What an agent is started with.
+pub struct Start {
+    /// Of this daemon.
+    pub settings: Settings,
+    /// The server in this process, host:port: tried first.
+    pub own_server: Option<String>,
+    /// The program that is called as `PROGRAM execute FOLDER`; see [`this_program`].
+    pub executor: PathBuf,
+    /// Becomes true, or loses its sender, when the agent is to end.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+/// Why an agent cannot start. What it does once started, it repeats until it works.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A file of its identity, or the segments' folder.
+    #[error("the agent's {0}")]
+    File(#[from] FileError),
+    /// The CA's certificate.
+    #[error("the agent's CA certificate: {0}")]
+    Authority(#[from] lockstep_grpc::peer::PeerError),
+    /// Its certificate.
+    #[error("the agent: {0}")]
+    Credentials(#[from] CredentialsError),
+    /// The folders that an earlier agent left.
+    #[error("the agent cannot take up what an earlier one left: {0}")]
+    Segments(#[from] lockstep_executor::segment::SegmentError),
+}
+
+/// This program itself, even after its file was replaced by an upgrade.
+pub fn this_program() -> PathBuf {
+    PathBuf::from("/proc/self/exe")
+}
+
+/// Runs the agent until it is told to end. Executors that are at work then go on.
+pub async fn run(start: Start) -> Result<(), AgentError> {
+    let mut agent = Agent::new(start)?;
+    agent.take_up()?;
+    agent.work().await;
+    agent.holdings.let_go();
+    Ok(())
+}
+
+/// What lives as long as the process; sessions come and go.
+struct Agent {
+    settings: Arc<Settings>,
+    own_server: Option<String>,
+    credentials: Credentials,
+    membership: Membership,
+    holdings: Arc<Holdings>,
+    link: watch::Sender<Link>,
+    shutdown: watch::Receiver<bool>,
+    boot_id: String,
+    /// Names this process to servers.
+    instance: String,
+}
+
+impl Agent {
+    fn new(start: Start) -> Result<Self, AgentError> {
+        let Start { settings, own_server, executor, shutdown } = start;
+        let authority = Arc::new(Authority::from_pem(&files::read_private_text(&settings.authority_file())?)?);
+        let credentials = Credentials::load(&settings.node_credentials(), authority)?;
+        let membership = Membership::load(&settings.membership_file())?;
+        files::make_private_folder(&settings.segments_folder())?;
+        let boot_id = boot_id();
+        let surroundings = segment::Surroundings {
+            segments: settings.segments_folder(),
+            executor,
+            root: settings.root.clone(),
+            boot_id: boot_id.clone(),
+            link: watch::Sender::new(None),
+        };
+        let link = surroundings.link.clone();
+        Ok(Self {
+            settings: Arc::new(settings),
+            own_server,
+            credentials,
+            membership,
+            holdings: Arc::new(Holdings::new(surroundings)),
+            link,
+            shutdown,
+            boot_id,
+            instance: crate::identity::hex(&crate::identity::random::<8>()),
+        })
+    }
+
+    fn uid(&self) -> &str {
+        &self.credentials.identity().uid
+    }
+
+    /// Attaches to everything that has a folder.
+    fn take_up(&mut self) -> Result<(), AgentError> {
+        let folders = lockstep_executor::segment::list(&self.settings.segments_folder())?;
+        let count = folders.len();
+        for folder in folders {
+            match lockstep_executor::segment::work(&folder) {
+                Ok(work) => Holdings::take_up(&self.holdings, segment::attempt_of(&work)),
+                // Its attempt cannot be told, so nobody can be told how it ended; the server will find it forgotten.
+                Err(problem) => tracing::error!(folder = %folder.display(), %problem, "a segment is unreadable"),
+            }
+        }
+        if count > 0 {
+            tracing::info!(count, "took up segments of an earlier agent");
+        }
+        Ok(())
+    }
+
+    /// One session after another.
+    async fn work(&mut self) {
+        let mut backoff = Backoff::new();
+        let mut turn = usize::from(crate::identity::random::<1>()[0]);
+        let mut shutdown = self.shutdown.clone();
+        loop {
+            let addresses = self.addresses();
+            // Our own server first, in each round; the others from a place of our own on, so that load spreads.
+            let address = addresses.get(turn % addresses.len().max(1)).cloned();
+            turn = turn.wrapping_add(1);
+            let ended = tokio::select! {
+                ended = self.attend(address) => ended,
+                _ = shutdown.wait_for(|ending| *ending) => return,
+            };
+            match ended {
+                End::Renewed => {}
+                End::Lost { lasted } => {
+                    let pause = backoff.after(lasted);
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        _ = shutdown.wait_for(|ending| *ending) => return,
+                    }
+                }
+            }
+        }
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        match &self.own_server {
+            Some(own) => vec![own.clone()],
+            None => self.membership.servers.clone(),
+        }
+    }
+
+    /// Connects and serves one session; renews the certificate first when it is time.
+    async fn attend(&mut self, address: Option<String>) -> End {
+        let none = End::Lost { lasted: std::time::Duration::ZERO };
+        let Some(address) = address else {
+            tracing::error!("no server address is known; join again, or write one into membership.json");
+            return none;
+        };
+        if self.credentials.is_expired(now_ms()) {
+            tracing::error!(
+                "the node's certificate has ended: remove the node's state and join again with a new token"
+            );
+            return none;
+        }
+        let channel = match self.credentials.client() {
+            Ok(client) => channel::connect(std::slice::from_ref(&address), &client).await.map_err(|e| e.to_string()),
+            Err(problem) => Err(problem.to_string()),
+        };
+        let channel = match channel {
+            Ok(channel) => channel,
+            Err(problem) => {
+                tracing::warn!(%problem, "no connection to a server");
+                return none;
+            }
+        };
+        if renewal::is_due(&self.credentials, now_ms()) {
+            match renewal::renew(&self.credentials, channel.clone(), &self.settings.node_credentials()).await {
+                Ok(renewed) => {
+                    self.credentials = renewed;
+                    tracing::info!("the node's certificate was renewed");
+                    return End::Renewed;
+                }
+                Err(problem) => tracing::warn!(%problem, "the node's certificate was not renewed; trying again later"),
+            }
+        }
+        let ended = session::serve(self, channel, &address).await;
+        // Segments hold what they have to say until there is a link again.
+        self.link.send_replace(None);
+        ended
+    }
+}
+
+/// The kernel's name for the machine's present boot.
+fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    // Without /proc no boot can be told from another: each start of the agent is then taken for one, which is safe.
+    text.map_or_else(|_| crate::identity::hex(&crate::identity::random::<16>()), |text| text.trim().to_owned())
+}
+
+/// Milliseconds since the epoch.
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A lock that a panic elsewhere does not take from us.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What identifies an attempt in logs.
+fn shown(attempt: &Attempt) -> String {
+    format!("{}/{}/{}", attempt.run, attempt.segment, attempt.attempt)
+}

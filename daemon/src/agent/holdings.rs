@@ -1,0 +1,134 @@
+//! What this node has asked for, and what it holds: the memory that keeps an attempt from being started twice.
+//! Knows attempts; what is done with each is in `segment`.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use lockstep_apis::keys::Attempt;
+use lockstep_apis::v1alpha::Work;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::locked;
+use super::segment::{self, Origin, Surroundings, Word};
+
+/// How many attempts are remembered after they were given to us. A server whose cache is old could offer one again for
+/// as long as the cache lags; that is seconds, and this is hours of work.
+const REMEMBERED: usize = 16_384;
+
+/// Words of the server that wait for a segment; there are never more than a few.
+const INBOX: usize = 16;
+
+/// Shared by the session and the segments' tasks.
+pub(super) struct Holdings {
+    surroundings: Arc<Surroundings>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Claimed, not answered yet. The value says whether a cancel came meanwhile.
+    asked: HashMap<Attempt, bool>,
+    /// Those with a folder, by their task's inbox.
+    held: HashMap<Attempt, mpsc::Sender<Word>>,
+    /// All that were ever given to this process, in order, within limits.
+    given: HashSet<Attempt>,
+    order: VecDeque<Attempt>,
+    tasks: JoinSet<()>,
+}
+
+impl Holdings {
+    pub(super) fn new(surroundings: Surroundings) -> Self {
+        Self { surroundings: Arc::new(surroundings), state: Mutex::default() }
+    }
+
+    /// Whether to claim what is offered; remembers that it was asked for.
+    pub(super) fn ask(&self, attempt: &Attempt) -> bool {
+        let mut state = locked(&self.state);
+        if state.given.contains(attempt) || state.held.contains_key(attempt) || state.asked.contains_key(attempt) {
+            return false;
+        }
+        state.asked.insert(attempt.clone(), false);
+        true
+    }
+
+    /// Whether the claim is still waiting for its answer.
+    pub(super) fn is_asked(&self, attempt: &Attempt) -> bool {
+        locked(&self.state).asked.contains_key(attempt)
+    }
+
+    /// The claims that wait for an answer; after a new connection they are asked again.
+    pub(super) fn asked(&self) -> Vec<Attempt> {
+        locked(&self.state).asked.keys().cloned().collect()
+    }
+
+    /// What has a folder.
+    pub(super) fn held(&self) -> Vec<Attempt> {
+        locked(&self.state).held.keys().cloned().collect()
+    }
+
+    /// The claim was refused.
+    pub(super) fn refuse(&self, attempt: &Attempt) {
+        locked(&self.state).asked.remove(attempt);
+    }
+
+    /// The claim was granted: begins the work, if it was asked for. An answer that comes twice begins nothing.
+    pub(super) fn give(holdings: &Arc<Self>, attempt: &Attempt, work: Work) {
+        let mut state = locked(&holdings.state);
+        let Some(cancelled) = state.asked.remove(attempt) else { return };
+        state.remember(attempt);
+        Self::begin(holdings, &mut state, attempt, Origin::Given { work: Box::new(work), cancelled });
+    }
+
+    /// Goes on with what an earlier agent left.
+    pub(super) fn take_up(holdings: &Arc<Self>, attempt: Attempt) {
+        let mut state = locked(&holdings.state);
+        state.remember(&attempt);
+        Self::begin(holdings, &mut state, &attempt, Origin::Left);
+    }
+
+    fn begin(holdings: &Arc<Self>, state: &mut State, attempt: &Attempt, origin: Origin) {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        state.held.insert(attempt.clone(), sender);
+        let (holdings, attempt) = (holdings.clone(), attempt.clone());
+        // What has ended before leaves its place in the set here.
+        while state.tasks.try_join_next().is_some() {}
+        state.tasks.spawn(async move {
+            segment::attend(&holdings.surroundings, &attempt, origin, inbox).await;
+            locked(&holdings.state).held.remove(&attempt);
+        });
+    }
+
+    /// Leaves everything as it is on the disk: the next agent goes on with it. Executors live on.
+    pub(super) fn let_go(&self) {
+        locked(&self.state).tasks.abort_all();
+    }
+
+    /// Passes on what the server says to the attempt it is about. Nobody there: it is over, or was never ours.
+    pub(super) async fn tell(&self, attempt: &Attempt, word: Word) {
+        let inbox = {
+            let mut state = locked(&self.state);
+            if let (Word::Cancel, Some(cancelled)) = (&word, state.asked.get_mut(attempt)) {
+                *cancelled = true;
+            }
+            state.held.get(attempt).cloned()
+        };
+        if let Some(inbox) = inbox {
+            // An error means that the task has just ended.
+            let _ = inbox.send(word).await;
+        }
+    }
+}
+
+impl State {
+    fn remember(&mut self, attempt: &Attempt) {
+        if self.given.insert(attempt.clone()) {
+            self.order.push_back(attempt.clone());
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.given.remove(&oldest);
+        }
+    }
+}
