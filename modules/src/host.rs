@@ -53,10 +53,14 @@ pub struct Host {
     own: OnceLock<User>,
     dirs: Mutex<HashMap<String, (Instant, Arc<Dir>)>>,
     durability: Mutex<BTreeMap<u64, Durability>>,
-    accounts: Mutex<[Option<(Instant, Arc<Accounts>)>; 2]>,
+    /// Of this machine, and of the root folder.
+    accounts: Mutex<[Option<Read>; 2]>,
     buffer: Mutex<Vec<u8>>,
     foreseen: Mutex<BTreeSet<String>>,
 }
+
+/// Accounts, and when they were read.
+type Read = (Instant, Arc<Accounts>);
 
 impl Host {
     /// Opens the machine; with `root`, the folder that takes its place.

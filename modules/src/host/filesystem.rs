@@ -24,7 +24,7 @@ const RAMFS: u32 = 0x8584_58f6;
 const SPECIAL: &[(u32, &str)] = &[
     (0x9fa0, "proc"),
     (0x6265_6572, "sysfs"),
-    (0x6474_6e1, "configfs"),
+    (0x0647_46e1, "configfs"),
     (0x0027_e0eb, "cgroup"),
     (0x6367_7270, "cgroup2"),
     (0x6462_6720, "debugfs"),

@@ -41,7 +41,7 @@ impl From<&Stat> for Seen {
             uid: stat.st_uid,
             gid: stat.st_gid,
             size: u64::try_from(stat.st_size).unwrap_or(0),
-            links: u64::from(stat.st_nlink),
+            links: stat.st_nlink,
             device: stat.st_dev,
             inode: stat.st_ino,
         }

@@ -256,5 +256,5 @@ fn is_leftover(dir: &Dir, name: &str, rest: &str) -> bool {
         return true;
     }
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
-    matches!(walk::look(dir, name), Ok(Some(stat)) if now - stat.st_mtime as i64 > LEFTOVER_AGE_S)
+    matches!(walk::look(dir, name), Ok(Some(stat)) if now - stat.st_mtime > LEFTOVER_AGE_S)
 }

@@ -1,0 +1,10 @@
+//! Actions on a real machine: folders, mounts and processes of this one. Needs root, as the agent does.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod commands;
+mod faults;
+mod files;
+mod races;
+mod removals;
+mod stage;
