@@ -6,6 +6,7 @@ mod folder;
 pub mod frame;
 pub mod journal;
 mod leftovers;
+pub mod local;
 pub mod masking;
 pub mod output;
 mod preparing;

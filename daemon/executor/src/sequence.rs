@@ -25,7 +25,7 @@ pub(crate) trait Ledger {
     /// The task is about to be performed. On an error it is not.
     fn intent(&mut self, task: &CompiledTask, at_ms: u64) -> Result<(), JournalError>;
     /// A piece of its output. What cannot be kept is lost: a full log never fails a task.
-    fn output(&mut self, chunk: OutputChunk);
+    fn output(&mut self, task: &CompiledTask, chunk: OutputChunk);
     /// It has ended.
     fn done(&mut self, task: &CompiledTask, report: &TaskReport) -> Result<(), JournalError>;
     /// Somebody wants an end; asked before each task, beside the switch that ends a running one.
@@ -130,7 +130,7 @@ impl Segment<'_> {
             }
             let output = output.get_or_insert_with(|| TaskOutput::new(task.index, limit));
             let stream = if stream == Stream::Stderr { OutputStream::Stderr } else { OutputStream::Stdout };
-            output.push(masker, stream, bytes, now_ms(), &mut |chunk| ledger.output(chunk));
+            output.push(masker, stream, bytes, now_ms(), &mut |chunk| ledger.output(task, chunk));
         };
         let done = action.perform(
             &given.parameters,
@@ -151,10 +151,12 @@ impl Segment<'_> {
         );
         if let Some(diff) = done.diff.as_ref().filter(|_| !silent) {
             let output = output.get_or_insert_with(|| TaskOutput::new(task.index, limit));
-            output.push(masker, OutputStream::Diff, diff.text.as_bytes(), now_ms(), &mut |chunk| ledger.output(chunk));
+            output.push(masker, OutputStream::Diff, diff.text.as_bytes(), now_ms(), &mut |chunk| {
+                ledger.output(task, chunk)
+            });
         }
         if let Some(output) = output {
-            output.finish(now_ms(), &mut |chunk| ledger.output(chunk));
+            output.finish(now_ms(), &mut |chunk| ledger.output(task, chunk));
         }
         done
     }

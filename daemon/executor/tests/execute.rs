@@ -1,4 +1,5 @@
 //! Executors as processes: what they do, what is left when they are killed, and what is promised then.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
     fs,

@@ -237,7 +237,7 @@ impl Ledger for Notes<'_> {
         self.journal.intent(task.index, at_ms)
     }
 
-    fn output(&mut self, chunk: OutputChunk) {
+    fn output(&mut self, _task: &CompiledTask, chunk: OutputChunk) {
         self.output.append(chunk);
     }
 

@@ -1,0 +1,258 @@
+//! A book's tasks on this machine alone: `lockstep run --local`. Same compiler, same tasks, same results as in a cluster;
+//! no daemon, no store, no journal. Nothing is synced at the end: there is no report that could claim too much.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use lockstep_apis::v1alpha::{
+    CompiledTask, Metadata, Node, Outcome, OutputChunk, Run, RunSpec, Snapshot, Targets, Task, TaskBook, TaskReport,
+    Value, Violation, Work,
+};
+use lockstep_core::compile::{self, Admission, AdmissionNode, Rejection};
+use lockstep_modules::{Cancel, Host, HostError, Unsynced};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::{
+    journal::JournalError,
+    masking::Masker,
+    preparing::Preparation,
+    sequence::{Ledger, Segment, now_ms},
+    surroundings,
+};
+
+/// What to do, and where.
+#[derive(Clone, Debug, Default)]
+pub struct LocalRun {
+    /// The book, validated.
+    pub book: TaskBook,
+    /// Values of its inputs.
+    pub inputs: BTreeMap<String, Value>,
+    /// Variables that win over the book's.
+    pub set: BTreeMap<String, Value>,
+    /// A folder that stands for the machine's root.
+    pub root: Option<PathBuf>,
+    /// Change nothing, say what would change.
+    pub check: bool,
+    /// Give diffs, as output of the stream `DIFF`.
+    pub diff: bool,
+}
+
+/// What happens meanwhile, in order.
+#[derive(Clone, Copy, Debug)]
+pub enum LocalEvent<'e> {
+    /// The task's action begins. Tasks that are skipped have no such event.
+    Started(&'e CompiledTask),
+    /// A piece of what it prints.
+    Output(&'e CompiledTask, &'e OutputChunk),
+    /// The task has ended.
+    Ended(&'e CompiledTask, &'e TaskReport),
+}
+
+/// How it all ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalOutcome {
+    /// Of the tasks that were reached, in order; at most the last one is Failed or Cancelled.
+    pub tasks: Vec<TaskReport>,
+    /// Tasks that were not reached after that.
+    pub not_reached: usize,
+}
+
+impl LocalOutcome {
+    /// How many tasks ended so.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.tasks.iter().filter(|report| report.outcome() == outcome).count()
+    }
+
+    /// Every task ended well.
+    pub fn is_success(&self) -> bool {
+        self.count(Outcome::Failed) == 0 && self.count(Outcome::Cancelled) == 0
+    }
+}
+
+/// Why nothing was begun.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The book cannot be run, or not on one machine alone.
+    #[error("{message}")]
+    Refused {
+        /// One CamelCase word.
+        reason: String,
+        /// A sentence.
+        message: String,
+        /// Each thing that is wrong, with its field.
+        violations: Vec<Violation>,
+    },
+    /// The root folder cannot be used.
+    #[error("the root folder cannot be used")]
+    Root {
+        /// What the system said.
+        #[source]
+        source: HostError,
+    },
+    /// Signals cannot be watched.
+    #[error("signals cannot be watched")]
+    Signals {
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A switch that SIGINT and SIGTERM throw: the running task is ended as a cancelled one is.
+///
+/// Commands are in process groups of their own, so Ctrl-C reaches nobody else.
+pub fn cancelled_by_signals() -> io::Result<Arc<Cancel>> {
+    let cancel = Arc::new(Cancel::new()?);
+    let (signalled, from_signal) = UnixStream::pair()?;
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::low_level::pipe::register(signal, from_signal.try_clone()?)?;
+    }
+    let switch = Arc::clone(&cancel);
+    thread::Builder::new().name("cancel".to_owned()).stack_size(64 * 1024).spawn(move || {
+        let fd = signalled.as_fd();
+        while poll(&mut [PollFd::new(&fd, PollFlags::IN)], None).is_err() {}
+        switch.throw();
+    })?;
+    Ok(cancel)
+}
+
+/// Does the book's tasks here and now. `cancel` ends it early; `events` is told what happens as it happens.
+pub fn run(
+    run: &LocalRun,
+    cancel: &Cancel,
+    events: &mut dyn FnMut(LocalEvent<'_>),
+) -> Result<LocalOutcome, LocalError> {
+    refuse_other_nodes(&run.book)?;
+    let host = Host::open(run.root.as_deref()).map_err(|source| LocalError::Root { source })?;
+    let host = Arc::new(host);
+    let snapshot = snapshot(run)?;
+    let grace = Duration::from_millis(snapshot.grace_ms);
+    let work = work(snapshot);
+    let prepared = Preparation::of(&work.tasks);
+    let mut segment = Segment {
+        host: &host,
+        cancel,
+        grace,
+        output_limit: u64::MAX,
+        check: run.check,
+        diff: run.diff,
+        context: surroundings::context(&work, &host, &prepared).with_nodes([(&work.node_name[..], &work.node_labels)]),
+        masker: Masker::new(),
+        unsynced: Unsynced::new(),
+        // Nothing is sent anywhere: results cost only this process's memory.
+        results_left: usize::MAX,
+    };
+    let mut ledger = Events(events);
+    let tasks =
+        segment.run(&prepared.tasks, &mut ledger).expect("invariant: without a journal nothing can fail to be noted");
+    Ok(LocalOutcome { not_reached: work.tasks.len() - tasks.len(), tasks })
+}
+
+/// What only other nodes could do, or only a cluster could decide.
+fn refuse_other_nodes(book: &TaskBook) -> Result<(), LocalError> {
+    let tasks = book.spec.iter().flat_map(|spec| &spec.tasks).enumerate();
+    let violations: Vec<Violation> = tasks.filter_map(|(index, task)| elsewhere(index, task)).collect();
+    if violations.is_empty() {
+        return Ok(());
+    }
+    Err(LocalError::Refused {
+        reason: "NeedsCluster".to_owned(),
+        message: "the book has tasks that only a cluster can place".to_owned(),
+        violations,
+    })
+}
+
+fn elsewhere(index: usize, task: &Task) -> Option<Violation> {
+    task.targets.as_ref().filter(|targets| !targets.all || targets.exclude.is_some())?;
+    Some(Violation {
+        reason: "NeedsCluster".to_owned(),
+        field: format!("spec.tasks[{index}].targets"),
+        message: "picks among nodes, and a local run knows this machine only: run the book in a cluster, or leave the \
+                  task's targets out"
+            .to_owned(),
+        ..Violation::default()
+    })
+}
+
+/// The book, compiled for one node: this machine. Its own targets say where it goes in a cluster, and do not count here.
+fn snapshot(local: &LocalRun) -> Result<Snapshot, LocalError> {
+    let metadata = |name: String| Some(Metadata { name, uuid: "local".to_owned(), ..Metadata::default() });
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let node = Node { metadata: metadata(host), ..Node::default() };
+    let book_name = local.book.metadata.as_ref().map(|metadata| metadata.name.clone()).unwrap_or_default();
+    let spec = RunSpec {
+        task_books: vec![book_name.clone()],
+        targets: Some(Targets { all: true, ..Targets::default() }),
+        inputs: local.inputs.clone(),
+        set: local.set.clone(),
+        ..RunSpec::default()
+    };
+    let run = Run { metadata: metadata(book_name), spec: Some(spec), status: None };
+    let refused = |Rejection { reason, message, violations }| LocalError::Refused {
+        reason: reason.to_owned(),
+        message,
+        violations,
+    };
+    compile::compile(&Admission {
+        run: &run,
+        book: Some(&local.book),
+        nodes: &[AdmissionNode { node: &node, up: true }],
+        groups: &[],
+        config: None,
+        now_ms: now_ms(),
+        retry: None,
+    })
+    .map_err(refused)
+}
+
+/// All segments, one after another: what separates them are other nodes.
+fn work(snapshot: Snapshot) -> Work {
+    let Snapshot { run_uid, run_name, namespace, nodes, segments, inputs, variables, grace_ms, .. } = snapshot;
+    let node = nodes.into_iter().next().unwrap_or_default();
+    Work {
+        run_uid,
+        run_name,
+        namespace,
+        node_uid: node.uid,
+        node_name: node.name,
+        node_labels: node.labels,
+        tasks: segments.into_iter().flat_map(|segment| segment.tasks).collect(),
+        inputs,
+        variables,
+        grace_ms,
+        ..Work::default()
+    }
+}
+
+/// Tells events in place of noting them.
+struct Events<'e>(&'e mut dyn FnMut(LocalEvent<'_>));
+
+impl Ledger for Events<'_> {
+    fn intent(&mut self, task: &CompiledTask, _at_ms: u64) -> Result<(), JournalError> {
+        (self.0)(LocalEvent::Started(task));
+        Ok(())
+    }
+
+    fn output(&mut self, task: &CompiledTask, chunk: OutputChunk) {
+        (self.0)(LocalEvent::Output(task, &chunk));
+    }
+
+    fn done(&mut self, task: &CompiledTask, report: &TaskReport) -> Result<(), JournalError> {
+        (self.0)(LocalEvent::Ended(task, report));
+        Ok(())
+    }
+
+    fn is_cancelled(&mut self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests;

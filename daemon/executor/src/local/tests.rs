@@ -1,0 +1,186 @@
+//! Books as users write them, done in a folder that stands for the machine.
+
+use std::{fs, path::Path};
+
+use lockstep_apis::{
+    manifest,
+    v1alpha::{OutputStream, object::Kind},
+};
+
+use super::*;
+
+fn book(tasks: &str) -> TaskBook {
+    let text = format!(
+        "metadata: {{apiVersion: v1alpha, kind: TaskBook, name: b, namespace: default}}\n\
+         spec:\n  targets: {{all: true}}\n  variables: {{port: 8080}}\n  tasks:\n{tasks}"
+    );
+    let objects = manifest::decode("book.yaml", text.as_bytes(), None).unwrap();
+    match objects.into_iter().next().unwrap().kind {
+        Some(Kind::TaskBook(book)) => book,
+        other => panic!("no book: {other:?}"),
+    }
+}
+
+struct Seen {
+    outcomes: Vec<Outcome>,
+    messages: Vec<String>,
+    output: Vec<(OutputStream, String)>,
+    started: usize,
+    not_reached: usize,
+}
+
+impl Seen {
+    fn text(&self, stream: OutputStream) -> String {
+        self.output.iter().filter(|(of, _)| *of == stream).map(|(_, text)| text.as_str()).collect()
+    }
+}
+
+fn done(root: &Path, tasks: &str, change: impl FnOnce(&mut LocalRun)) -> Seen {
+    let mut local = LocalRun { book: book(tasks), root: Some(root.to_owned()), ..LocalRun::default() };
+    change(&mut local);
+    let mut seen = Seen { outcomes: Vec::new(), messages: Vec::new(), output: Vec::new(), started: 0, not_reached: 0 };
+    let outcome = run(&local, &Cancel::new().unwrap(), &mut |event| match event {
+        LocalEvent::Started(_) => seen.started += 1,
+        LocalEvent::Output(_, chunk) => {
+            seen.output.push((chunk.stream(), String::from_utf8_lossy(&chunk.data).into_owned()));
+        }
+        LocalEvent::Ended(_, report) => {
+            seen.outcomes.push(report.outcome());
+            seen.messages.push(report.message.clone());
+        }
+    })
+    .unwrap();
+    assert_eq!(outcome.tasks.len(), seen.outcomes.len());
+    seen.not_reached = outcome.not_reached;
+    seen
+}
+
+const WEB: &str = r#"
+    - {name: folder, file.directory: {path: /etc}}
+    - name: configure
+      file.managed: {path: /etc/web.conf, mode: "0640", template: "port {{vars.port}} on {{facts.hostname}}\n"}
+    - name: reload
+      when: results.configure.changed
+      command.run: {argv: [echo, reloaded]}
+"#;
+
+#[test]
+fn book_converges_and_then_changes_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    use Outcome::{Changed, Ok, Skipped};
+    let first = done(root.path(), WEB, |_| {});
+    assert_eq!(first.outcomes, [Changed, Changed, Changed], "{:?}", first.messages);
+    assert_eq!(first.text(OutputStream::Stdout), "reloaded\n");
+    assert!(fs::read_to_string(root.path().join("etc/web.conf")).unwrap().starts_with("port 8080 on "));
+    let second = done(root.path(), WEB, |_| {});
+    assert_eq!(second.outcomes, [Ok, Ok, Skipped], "{:?}", second.messages);
+    assert_eq!(second.started, 2);
+}
+
+#[test]
+fn set_wins_over_the_books_variables() {
+    let root = tempfile::tempdir().unwrap();
+    let seen = done(root.path(), WEB, |run| _ = run.set.insert("port".into(), Value::from(9)));
+    assert_eq!(seen.outcomes, [Outcome::Changed; 3], "{:?}", seen.messages);
+    assert!(fs::read_to_string(root.path().join("etc/web.conf")).unwrap().starts_with("port 9 on "));
+}
+
+#[test]
+fn check_changes_nothing_and_says_what_would() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - name: configure
+      file.managed: {path: /web.conf, content: "one\n"}
+    - name: make
+      command.run: {argv: [touch, "${{ vars.port }}"]}
+    - name: guarded
+      command.run: {argv: [touch, /x], creates: /web.conf}
+    - name: after
+      when: results.make.exitCode == 0
+      command.query: {argv: ["true"]}
+    - name: follows
+      when: results.configure.changed
+      file.absent: {path: /gone}
+"#;
+    let seen = done(root.path(), tasks, |run| (run.check, run.diff) = (true, true));
+    use Outcome::{Changed, Ok, Unpredicted};
+    assert_eq!(seen.outcomes[0], Changed, "{:?}", seen.messages);
+    assert_eq!(seen.outcomes[1], Unpredicted, "{:?}", seen.messages);
+    assert_eq!(seen.outcomes[3], Unpredicted, "{:?}", seen.messages);
+    assert_eq!(seen.outcomes[4], Ok, "{:?}", seen.messages);
+    assert!(seen.text(OutputStream::Diff).contains("+one"), "{:?}", seen.output);
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn failure_ends_the_book_and_tells_what_was_not_reached() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = "
+    - {name: wrong, assert.that: {conditions: [\"vars.port == 1\", \"true\"]}}
+    - {name: next, time.sleep: 1h}
+    - {name: last, time.sleep: 1h}
+";
+    let seen = done(root.path(), tasks, |_| {});
+    assert_eq!((seen.outcomes.as_slice(), seen.not_reached), (&[Outcome::Failed][..], 2));
+    assert!(seen.messages[0].contains("vars.port == 1"), "{:?}", seen.messages);
+}
+
+#[test]
+fn what_one_node_makes_for_others_is_shared_with_itself() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - {name: token, runOnce: true, command.query: {argv: [echo, tok-4711-xyz]}, register: {secret: true}}
+    - name: use it
+      file.managed: {path: /token, mode: "0600", template: "{{shared.token.stdout}}\n"}
+    - {name: leak, sync: true, command.query: {argv: [cat, "/proc/self/environ"], secretEnvironment: true}, environment: {T: "${{ shared.token.stdout }}"}}
+"#;
+    let seen = done(root.path(), tasks, |_| {});
+    assert_eq!(seen.outcomes.len(), 3, "{:?}", seen.messages);
+    assert_eq!(fs::read_to_string(root.path().join("token")).unwrap(), "tok-4711-xyz\n");
+    let printed = seen.text(OutputStream::Stdout);
+    assert!(printed.contains("T=***") && !printed.contains("4711"), "{printed}");
+}
+
+#[test]
+fn validation_gets_the_files_path() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - name: refused
+      file.managed: {path: /a, content: "bad\n", validate: {argv: [grep, -q, good, "${{ file }}"]}}
+"#;
+    let seen = done(root.path(), tasks, |_| {});
+    assert_eq!(seen.outcomes, [Outcome::Failed]);
+    assert!(!root.path().join("a").exists());
+    let seen = done(root.path(), &tasks.replace("bad", "good"), |_| {});
+    assert_eq!(seen.outcomes, [Outcome::Changed], "{:?}", seen.messages);
+}
+
+#[test]
+fn tasks_for_other_nodes_are_refused_with_their_field() {
+    let tasks = "
+    - {name: a, time.sleep: 1ms}
+    - {name: b, time.sleep: 1ms, targets: {nodes: [db1]}}
+";
+    let local = LocalRun { book: book(tasks), ..LocalRun::default() };
+    match run(&local, &Cancel::new().unwrap(), &mut |_| panic!("something was done")) {
+        Err(LocalError::Refused { reason, violations, .. }) => {
+            assert_eq!(reason, "NeedsCluster");
+            assert_eq!(violations[0].field, "spec.tasks[1].targets");
+        }
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn thrown_switch_ends_the_running_task() {
+    let local = LocalRun { book: book("    - {name: a, time.sleep: 1h}\n"), ..LocalRun::default() };
+    let cancel = Cancel::new().unwrap();
+    let outcome = run(&local, &cancel, &mut |event| {
+        if let LocalEvent::Started(_) = event {
+            cancel.throw();
+        }
+    })
+    .unwrap();
+    assert_eq!(outcome.count(Outcome::Cancelled), 1);
+    assert!(!outcome.is_success());
+}
