@@ -238,3 +238,6 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn shown(attempt: &Attempt) -> String {
     format!("{}/{}/{}", attempt.run, attempt.segment, attempt.attempt)
 }
+
+#[cfg(test)]
+mod tests;

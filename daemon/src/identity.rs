@@ -7,6 +7,7 @@ pub mod files;
 pub mod join;
 pub mod listener;
 pub mod membership;
+pub mod renewal;
 pub mod tokens;
 
 pub use lockstep_grpc::peer::{Authority, PeerError, PeerIdentity, Role};
