@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use lockstep_apis::commit::{Commit, Revision};
 use lockstep_daemon::store::{
-    Change, MAX_PAGE_ENTRIES, Range, Refusal, Store, StoreError, StoreSettings, WatchEvent, open,
+    Change, KeptLease, MAX_PAGE_ENTRIES, Range, Refusal, Store, StoreError, StoreSettings, WatchEvent, WatchStream,
+    open,
 };
 use lockstep_tests::etcd::EtcdCluster;
 use tokio::sync::watch as signal;
@@ -46,30 +47,53 @@ async fn write(store: Arc<dyn Store>, writer: u32, stop: signal::Receiver<bool>)
     ended
 }
 
+/// Clients enough that some are with the leader, whatever chance says: each knows it and one other.
+const CLIENTS: usize = 8;
+
+async fn clients_of(cluster: &EtcdCluster, leader: usize) -> Vec<Arc<dyn Store>> {
+    let mut settings = cluster.settings("faults/");
+    let other = (leader + 1) % cluster.size();
+    settings.endpoints = vec![settings.endpoints[leader].clone(), settings.endpoints[other].clone()];
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(open(&StoreSettings::Etcd(settings.clone())).await.expect("a client"));
+    }
+    clients
+}
+
+/// All that a watch of `w/` says until `w/end` is there.
+async fn watch_to_end(mut watch: WatchStream) -> Vec<(Revision, String)> {
+    let mut seen = Vec::new();
+    while let Some(event) = watch.next().await {
+        let WatchEvent::Changes { revision, changes } = event.expect("the watch survives") else { continue };
+        let [Change::Put(entry)] = changes.as_slice() else { panic!("one put each: {changes:?}") };
+        seen.push((revision, entry.key.as_str().to_owned()));
+        if entry.key.as_str() == "w/end" {
+            break;
+        }
+    }
+    seen
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writers_watches_and_leases_survive_the_leaders_death() {
     let mut cluster = EtcdCluster::start(3).await.expect("an etcd");
-    let store = opened(&cluster).await;
-    let lease = within(store.grant(Duration::from_secs(5))).await.expect("a lease");
-    let kept = store.keep_alive(lease);
-    let from = commit(&*store, Commit::new().put_leased(key("lease"), b"x".to_vec(), lease.id)).await + 1;
-    let mut watch = within(store.watch(&key("w/"), from)).await.expect("a watch");
-    let watcher = tokio::spawn(async move {
-        let mut seen: Vec<(Revision, String)> = Vec::new();
-        while let Some(event) = watch.next().await {
-            let WatchEvent::Changes { revision, changes } = event.expect("the watch survives") else { continue };
-            let [Change::Put(entry)] = changes.as_slice() else { panic!("one put each: {changes:?}") };
-            seen.push((revision, entry.key.as_str().to_owned()));
-            if entry.key.as_str() == "w/end" {
-                break;
-            }
-        }
-        seen
-    });
-    let (stop, stopped) = signal::channel(false);
-    let writers: Vec<_> = (0..8).map(|w| tokio::spawn(write(store.clone(), w, stopped.clone()))).collect();
-    wait_for_commits(&*store, 200).await;
     let leader = cluster.leader().await.expect("a leader");
+    let clients = clients_of(&cluster, leader).await;
+    let (mut kept, mut watchers) = (Vec::new(), Vec::new());
+    for (index, client) in clients.iter().enumerate() {
+        let lease = within(client.grant(Duration::from_secs(5))).await.expect("a lease");
+        kept.push(client.keep_alive(lease));
+        let leased = Commit::new().put_leased(key(&format!("lease/{index}")), b"x".to_vec(), lease.id);
+        let from = commit(&**client, leased).await + 1;
+        let watch = within(client.watch(&key("w/"), from)).await.expect("a watch");
+        watchers.push(tokio::spawn(watch_to_end(watch)));
+    }
+    let store = opened(&cluster).await;
+    let (stop, stopped) = signal::channel(false);
+    let writers: Vec<_> =
+        (0..).zip(&clients).map(|(w, client)| tokio::spawn(write(client.clone(), w, stopped.clone()))).collect();
+    wait_for_commits(&*store, 200).await;
     cluster.kill(leader).expect("killed");
     let dead = Instant::now();
     let before = within(store.snapshot(&key("w/"))).await.expect("reads are repeated until they succeed").entries.len();
@@ -82,12 +106,36 @@ async fn writers_watches_and_leases_survive_the_leaders_death() {
     }
     // What nobody knows of may come true at any time: what is judged is one revision.
     let end = commit(&*store, put("w/end", "x")).await;
-    let at_end = Range { after: None, limit: MAX_PAGE_ENTRIES, at: Some(end) };
-    let there = within(store.list(&key("w/"), at_end)).await.expect("a list");
-    assert!(!there.more, "one page holds all");
-    let there: BTreeMap<_, _> =
-        there.entries.iter().map(|entry| (entry.key.as_str().to_owned(), entry.mod_revision)).collect();
-    for (name, end) in &ended {
+    let there = all_at(&*store, end).await;
+    judge(&ended, &there);
+    for watcher in watchers {
+        let seen = within(watcher).await.expect("no panic");
+        assert!(seen.is_sorted_by(|a, b| a.0 < b.0), "in order, none twice");
+        let seen: BTreeMap<_, _> = seen.into_iter().map(|(revision, name)| (name, revision)).collect();
+        assert_eq!(seen, there, "the watch missed some, or made some up");
+    }
+    // Longer than a lease lives unkept, and than a new leader of etcd extends it.
+    tokio::time::sleep_until((dead + Duration::from_secs(13)).into()).await;
+    assert!(kept.iter().all(KeptLease::is_held));
+    assert_eq!(within(store.snapshot(&key("lease/"))).await.expect("a snapshot").entries.len(), CLIENTS);
+}
+
+/// All keys below `w/` at the revision.
+async fn all_at(store: &dyn Store, revision: Revision) -> BTreeMap<String, Revision> {
+    let (mut all, mut range) = (BTreeMap::new(), Range { after: None, limit: MAX_PAGE_ENTRIES, at: Some(revision) });
+    loop {
+        let page = within(store.list(&key("w/"), range.clone())).await.expect("a list");
+        range.after = page.entries.last().map(|entry| entry.key.clone());
+        all.extend(page.entries.into_iter().map(|entry| (entry.key.as_str().to_owned(), entry.mod_revision)));
+        if !page.more {
+            return all;
+        }
+    }
+}
+
+/// What was acknowledged is there, where it was said to be; what was refused is not.
+fn judge(ended: &BTreeMap<String, Ended>, there: &BTreeMap<String, Revision>) {
+    for (name, end) in ended {
         match (end, there.get(name)) {
             (Ended::Committed(revision), Some(found)) => assert_eq!(revision, found, "{name}"),
             (Ended::Committed(_), None) => panic!("{name} was acknowledged and is lost"),
@@ -102,14 +150,6 @@ async fn writers_watches_and_leases_survive_the_leaders_death() {
         count(|end| *end == Ended::Definitely),
         count(|end| *end == Ended::Perhaps)
     );
-    let seen = within(watcher).await.expect("no panic");
-    assert!(seen.is_sorted_by(|a, b| a.0 < b.0), "in order, none twice");
-    let seen: BTreeMap<_, _> = seen.into_iter().map(|(revision, name)| (name, revision)).collect();
-    assert_eq!(seen, there, "the watch missed some, or made some up");
-    // Longer than the lease lives unkept, and than a new leader of etcd extends it.
-    tokio::time::sleep_until((dead + Duration::from_secs(13)).into()).await;
-    assert!(kept.is_held());
-    assert_eq!(value(&*store, "lease").await.as_deref(), Some("x"));
 }
 
 async fn wait_for_commits(store: &dyn Store, count: usize) {
