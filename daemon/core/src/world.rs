@@ -9,7 +9,7 @@ mod plan;
 mod run_state;
 mod track;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_apis::{
     commit::{Commit, Entry, Operation, Revision},
@@ -42,12 +42,12 @@ pub struct World {
     leader: Option<(Leader, Revision)>,
     runs: BTreeMap<String, RunState>,
     /// Key of a Run's object to its uid.
-    by_key: HashMap<Key, String>,
+    by_key: BTreeMap<Key, String>,
     sessions: BTreeMap<String, Stored<Session>>,
     /// Runs that a step must look at: those with a cursor, and those that wait for admission.
     live: BTreeSet<String>,
     /// By node: attempts that it may have, or may take.
-    outstanding: HashMap<String, BTreeSet<Attempt>>,
+    outstanding: BTreeMap<String, BTreeSet<Attempt>>,
 }
 
 impl World {

@@ -1,1 +1,136 @@
 //! What claims, reports and releases may not do.
+
+use std::collections::BTreeSet;
+
+use lockstep_apis::v1alpha::{Outcome, Sealed, TaskReport, Value};
+
+use super::*;
+use crate::fixture::{Fixture, by, plan, with_barriers};
+
+fn assigned() -> Fixture {
+    let mut f = Fixture::new();
+    f.admit(plan("r", &["a", "b"], 2));
+    f.settle();
+    f
+}
+
+#[test]
+fn an_attempt_is_claimed_once() {
+    let mut f = assigned();
+    let old_view = f.world.clone();
+    let attempt = f.claim("a");
+    assert_eq!(answer_claim(&f.world, &attempt, &by("one")), ClaimAnswer::Granted);
+    assert!(matches!(answer_claim(&f.world, &attempt, &by("two")), ClaimAnswer::Refused(_)));
+    let ClaimAnswer::Commit(stale) = answer_claim(&old_view, &attempt, &by("two")) else { panic!() };
+    assert!(f.commit(stale).is_err());
+}
+
+#[test]
+fn nothing_is_claimed_under_a_closed_gate() {
+    for close in [pause, cancel] {
+        let mut f = assigned();
+        let attempt = f.world.offers("a").next().unwrap().clone();
+        let ClaimAnswer::Commit(claim) = answer_claim(&f.world, &attempt, &by("one")) else { panic!() };
+        f.commit(close(&f.world, "r", "user/x", 1).unwrap()).unwrap();
+        assert!(f.commit(claim).is_err());
+        assert!(matches!(answer_claim(&f.world, &attempt, &by("one")), ClaimAnswer::Refused(_)));
+        assert_eq!(f.world.offers("a").count(), 0);
+    }
+}
+
+#[test]
+fn a_report_needs_the_claim_and_is_stored_once() {
+    let mut f = assigned();
+    let attempt = f.world.offers("a").next().unwrap().clone();
+    assert!(f.commit(report(&attempt, &Report::default(), false)).is_err(), "not claimed");
+    f.work("a", Outcome::Ok);
+    assert!(f.commit(report(&attempt, &Report::default(), false)).is_err(), "reported already");
+}
+
+#[test]
+fn a_report_and_a_release_exclude_each_other() {
+    let mut f = assigned();
+    let attempt = f.claim("a");
+    let release_first = release(&f.world, "r", "a", "user/x", 1).unwrap();
+    f.report(&attempt, Outcome::Ok);
+    assert!(f.commit(release_first).is_err());
+    assert_eq!(release(&f.world, "r", "a", "user/x", 1), Err(Refusal::NothingHeld));
+
+    let attempt = f.claim("b");
+    f.commit(release(&f.world, "r", "b", "user/x", 1).unwrap()).unwrap();
+    assert!(f.commit(report(&attempt, &Report::default(), false)).is_err(), "a verdict is there");
+    f.commit(report(&attempt, &Report::default(), true)).unwrap();
+    assert!(f.world.attempt(&attempt).unwrap().report.as_ref().unwrap().value.late);
+}
+
+#[test]
+fn what_is_over_is_not_cancelled_paused_or_resumed() {
+    let mut f = assigned();
+    assert_eq!(resume(&f.world, "r"), Err(Refusal::NotPaused));
+    f.work("a", Outcome::Ok);
+    f.work("b", Outcome::Ok);
+    f.settle();
+    assert_eq!(cancel(&f.world, "r", "user/x", 1), Err(Refusal::Ended));
+    assert_eq!(pause(&f.world, "r", "user/x", 1), Err(Refusal::Ended));
+}
+
+#[test]
+fn what_an_earlier_process_claimed_and_nobody_holds_is_forgotten() {
+    let mut f = assigned();
+    let attempt = f.claim("a");
+    let nothing = BTreeSet::new();
+    assert_eq!(forgotten(&f.world, "a", "one", &nothing).count(), 0, "the same process asks again");
+    assert_eq!(forgotten(&f.world, "a", "two", &nothing).collect::<Vec<_>>(), [&attempt]);
+    assert_eq!(forgotten(&f.world, "a", "two", &BTreeSet::from([attempt.clone()])).count(), 0);
+}
+
+#[test]
+fn work_has_the_nodes_own_results_and_only_the_shared_values_it_reads() {
+    let mut f = Fixture::new();
+    let mut plan = with_barriers(plan("r", &["a", "b"], 2), 2);
+    plan.segments[0].all_of_window = false;
+    plan.segments[0].nodes = vec![0];
+    plan.segments[0].tasks[0].shared = true;
+    plan.segments[1].reads_shared = vec!["t0".into()];
+    f.admit(plan);
+    f.settle();
+    let attempt = f.claim("a");
+    let task = TaskReport { outcome: Outcome::Ok.into(), result: Some(Value::text("made")), ..Default::default() };
+    f.commit(report(&attempt, &Report { tasks: vec![task], ..Default::default() }, false)).unwrap();
+    f.settle();
+    let (a, b) = (f.claim("a"), f.claim("b"));
+    let (a, b) = (work(&f.world, &a).unwrap().work, work(&f.world, &b).unwrap().work);
+    assert_eq!(a.results["t0"], Value::text("made"));
+    assert!(b.results.is_empty());
+    assert_eq!(b.shared["t0"], Value::text("made"));
+}
+
+#[test]
+fn secrets_come_sealed_with_what_they_are_bound_to() {
+    let mut f = Fixture::new();
+    f.admit(with_barriers(plan("r", &["a"], 1), 2));
+    f.settle();
+    let attempt = f.claim("a");
+    let sealed = Sealed { key_id: "k".into(), ..Default::default() };
+    let task = TaskReport { outcome: Outcome::Ok.into(), sealed: Some(sealed.clone()), ..Default::default() };
+    f.commit(report(&attempt, &Report { tasks: vec![task], ..Default::default() }, false)).unwrap();
+    f.settle();
+    let next = f.claim("a");
+    let delivery = work(&f.world, &next).unwrap();
+    assert_eq!(
+        delivery.sealed,
+        [SealedValue { place: Place::Results, id: "t0".into(), sealed, bound_to: Some((attempt, 0)) }]
+    );
+}
+
+#[test]
+fn a_run_is_removed_with_all_that_is_kept_of_it() {
+    let mut f = assigned();
+    assert!(f.commit(remove(&f.world, "r").unwrap()).is_err(), "it has a cursor");
+    f.work("a", Outcome::Ok);
+    f.work("b", Outcome::Ok);
+    f.settle();
+    f.commit(remove(&f.world, "r").unwrap()).unwrap();
+    assert_eq!(f.entries().map(|entry| entry.key.to_string()).collect::<Vec<_>>(), ["leader"]);
+    assert!(f.world.run("r").is_none());
+}

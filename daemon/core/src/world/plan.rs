@@ -1,6 +1,6 @@
 //! A Run's snapshot with the indices that `step` asks for again and again. Knows nothing of what happened since.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use lockstep_apis::{
     params,
@@ -15,7 +15,7 @@ pub struct Plan {
     /// The snapshot itself.
     pub snapshot: Arc<Snapshot>,
     /// Node uid to index.
-    index: HashMap<String, u32>,
+    index: BTreeMap<String, u32>,
     /// Of each segment: which nodes do it; `None` is every node of the window.
     members: Vec<Option<Vec<bool>>>,
     /// Of each segment: the group it is of.

@@ -1,0 +1,245 @@
+//! Turns and assignments: a node works for one Run at a time. Queues are not stored: they follow from the cursors (who
+//! asked when), the snapshots (for which nodes) and the attempts (who began).
+
+use std::collections::BTreeMap;
+
+use lockstep_apis::{
+    commit::Commit,
+    keys::{self, AttemptKey},
+    v1alpha::{Assignment, Window},
+};
+use prost::Message;
+
+use super::{Active, Deciding, MAX_COMPARES};
+use crate::world::{Plan, RunState, Stage, segments_of};
+
+/// Most assignments of one commit: each is compared to be absent, beside Term, cursor and gate; the cursor may be
+/// written in it, too.
+const MAX_ASSIGNMENTS: usize = MAX_COMPARES - 4;
+
+/// By node uid: the Run that has the node, or that is next. The name is for people.
+type Heads<'w> = BTreeMap<&'w str, Head<'w>>;
+
+#[derive(Clone, Copy)]
+struct Head<'w> {
+    uid: &'w str,
+    name: &'w str,
+    holds: bool,
+}
+
+impl<'w> Deciding<'w> {
+    /// Gives nodes their turns, and assigns.
+    pub(super) fn take_turns(&mut self) {
+        let mut heads = self.holders();
+        let mut order: Vec<usize> = (0..self.active.len())
+            .filter(|&at| {
+                let active = &self.active[at];
+                active.may_move() && active.cursor.granted && active.cursor.ticket != 0
+            })
+            .collect();
+        order.sort_by_key(|&at| {
+            let cursor = &self.active[at].cursor;
+            (std::cmp::Reverse(cursor.priority), cursor.ticket)
+        });
+        for at in order {
+            let ready = self.active[at].take_turn(&mut heads);
+            self.assign(at, &ready);
+        }
+        self.write_cursors();
+    }
+
+    /// Nodes that work for a Run, or that a Run keeps.
+    fn holders(&self) -> Heads<'w> {
+        let mut heads = Heads::new();
+        for run in self.world.live() {
+            let (Some(plan), Some(cursor)) = (run.plan(), run.cursor()) else { continue };
+            if !plan.queues() {
+                continue;
+            }
+            let head = Head { uid: run.uid(), name: &plan.snapshot.run_name, holds: true };
+            for (_, node, _) in run.places() {
+                heads.insert(plan.uid(*node), head);
+            }
+            if cursor.ended || cursor.ticket == 0 || run.is_closed() {
+                continue;
+            }
+            let Some(window) = plan.window(cursor.group, cursor.window) else { continue };
+            let open = Open::new(run, plan, cursor.group, cursor.segment, window, cursor.ticket);
+            for node in window.nodes.iter().filter(|&&node| open.keeps(node)) {
+                heads.insert(plan.uid(*node), head);
+            }
+        }
+        heads
+    }
+
+    /// Assigns the open segment to nodes, as many as the window has room for.
+    fn assign(&mut self, at: usize, ready: &[u32]) {
+        let active = &mut self.active[at];
+        let (run, plan) = (active.run, active.plan);
+        let Some(group) = plan.group(active.cursor.group) else { return };
+        let Some(window) = plan.window(active.cursor.group, active.cursor.window) else { return };
+        // A window of no size is one of all its nodes.
+        let size = if window.size == 0 { window.nodes.len() } else { window.size as usize };
+        let room = size.saturating_sub(run.places().len());
+        if room < ready.len() {
+            for (_, node, _) in run.places().iter().take(super::MAX_WAITING) {
+                let name = plan.name(*node);
+                active.wait_for(format!("node/{name}"), "PlaceHeld", format!("{name} holds a place of the window"));
+            }
+        }
+        let segment = group.first_segment + active.cursor.segment;
+        let due: Vec<(u32, u32)> =
+            ready.iter().take(room).filter_map(|&node| Some((node, next_attempt(run, segment, node)?))).collect();
+        for some in due.chunks(MAX_ASSIGNMENTS) {
+            let mut commit = self.active[at].guarded(self.commit());
+            if self.active[at].moved {
+                commit = self.active[at].write_cursor(commit);
+            }
+            let commit = some.iter().fold(commit, |commit, &(node, attempt)| {
+                let assignment = Assignment {
+                    ticket: self.active[at].cursor.ticket,
+                    created_ms: self.now_ms,
+                    known: run.track(segment, node).map(|track| track.known()).unwrap_or_default(),
+                    ..Default::default()
+                };
+                let key = AttemptKey::Assignment.of(&run.attempt_of(plan, segment, node, attempt));
+                commit.create(key, assignment.encode_to_vec())
+            });
+            self.step.commits.push(commit);
+            // The others compare the cursor as it then is: in the next step.
+            if std::mem::take(&mut self.active[at].moved) {
+                self.active[at].settled = true;
+                break;
+            }
+        }
+    }
+
+    /// Cursors that moved without an assignment.
+    fn write_cursors(&mut self) {
+        for at in 0..self.active.len() {
+            let active = &self.active[at];
+            if active.moved && active.may_move() {
+                let commit = active.write_cursor(active.guarded(self.commit()));
+                self.step.commits.push(commit);
+            }
+        }
+    }
+}
+
+impl<'w> Active<'w> {
+    fn write_cursor(&self, commit: Commit) -> Commit {
+        commit.put(keys::cursor(self.run.uid()), self.cursor.encode_to_vec())
+    }
+
+    /// Stands in the queues of the open window's nodes. Returns those to be assigned now.
+    fn take_turn(&mut self, heads: &mut Heads<'w>) -> Vec<u32> {
+        let (run, plan) = (self.run, self.plan);
+        let cursor = self.cursor.clone();
+        let (Some(group), Some(window)) = (plan.group(cursor.group), plan.window(cursor.group, cursor.window)) else {
+            return Vec::new();
+        };
+        let open = Open::new(run, plan, cursor.group, cursor.segment, window, cursor.ticket);
+        let due = |&&node: &&u32| {
+            let stage = run.stage(open.segment, node);
+            plan.does(open.segment, node)
+                && run.stop(node).is_none()
+                && matches!(stage, Stage::Unassigned | Stage::Rerun)
+        };
+        if !plan.queues() {
+            self.explain_open(&open);
+            return window.nodes.iter().filter(due).copied().collect();
+        }
+        let mine = Head { uid: run.uid(), name: &plan.snapshot.run_name, holds: false };
+        let mut blocked = Vec::new();
+        for &node in window.nodes.iter().filter(|&&node| open.needs(node)) {
+            let head = *heads.entry(plan.uid(node)).or_insert(mine);
+            if head.uid != mine.uid {
+                blocked.push((node, head));
+            }
+        }
+        for (node, head) in blocked.iter().take(super::MAX_WAITING) {
+            let name = plan.name(*node);
+            let verb = if head.holds { "works for" } else { "is next for" };
+            self.wait_for(format!("node/{name}"), "NodeBusy", format!("{name} {verb} run {}", head.name));
+        }
+        self.explain_open(&open);
+        let together = group.segment_count > 1;
+        if together && !blocked.is_empty() {
+            return Vec::new();
+        }
+        let is_mine = |node: &&u32| heads.get(plan.uid(**node)).is_some_and(|head| head.uid == run.uid());
+        window.nodes.iter().filter(due).filter(is_mine).copied().collect()
+    }
+
+    /// Says what the open attempts wait for.
+    fn explain_open(&mut self, open: &Open<'_>) {
+        for &(segment, node) in open.run.open().iter().take(super::MAX_WAITING) {
+            let name = open.plan.name(node);
+            match open.run.stage(segment, node) {
+                Stage::Claimed => self.wait_for(format!("node/{name}"), "Working", format!("{name} is at work")),
+                _ => self.wait_for(format!("node/{name}"), "Unclaimed", format!("{name} has not taken its work yet")),
+            }
+        }
+    }
+}
+
+/// The open window of a Run, as its nodes' queues see it.
+struct Open<'w> {
+    run: &'w RunState,
+    plan: &'w Plan,
+    segment: u32,
+    last_segment: u32,
+    /// Only a window with sync points asks for all its nodes together, and keeps them from its start to its end.
+    together: bool,
+    started: bool,
+}
+
+impl<'w> Open<'w> {
+    fn new(run: &'w RunState, plan: &'w Plan, group: u32, segment: u32, window: &Window, ticket: u64) -> Self {
+        let segments = plan.group(group).map_or(0..0, segments_of);
+        let together = segments.len() > 1;
+        let mut open = Open {
+            run,
+            plan,
+            segment: segments.start + segment,
+            last_segment: segments.end.saturating_sub(1),
+            together,
+            started: false,
+        };
+        open.started = together && open.has_begun(window, segments.start, ticket);
+        open
+    }
+
+    fn has_begun(&self, window: &Window, first: u32, ticket: u64) -> bool {
+        window.nodes.iter().any(|&node| {
+            (first..=self.segment).any(|segment| {
+                let attempts = self.run.track(segment, node).map_or(&[][..], |track| &track.attempts);
+                attempts.iter().any(|attempt| {
+                    attempt.assignment.as_ref().is_some_and(|assignment| assignment.value.ticket == ticket)
+                })
+            })
+        })
+    }
+
+    /// Whether the window has still something to do on the node.
+    fn needs(&self, node: u32) -> bool {
+        let left = |segment| self.plan.does(segment, node) && !matches!(self.run.stage(segment, node), Stage::Ended(_));
+        self.run.stop(node).is_none() && (self.segment..=self.last_segment).any(left)
+    }
+
+    /// Whether the node is kept for the Run though it may be idle.
+    fn keeps(&self, node: u32) -> bool {
+        match self.together {
+            true => self.started && self.needs(node),
+            false => self.run.stage(self.segment, node) == Stage::Rerun,
+        }
+    }
+}
+
+fn next_attempt(run: &RunState, segment: u32, node: u32) -> Option<u32> {
+    match run.stage(segment, node) {
+        Stage::Unassigned => Some(1),
+        Stage::Rerun => Some(run.track(segment, node)?.last()?.number + 1),
+        Stage::Assigned | Stage::Claimed | Stage::Ended(_) => None,
+    }
+}
