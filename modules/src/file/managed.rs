@@ -163,7 +163,9 @@ impl Module for ManagedFile {
         if seen.links > 1 {
             return Err(HostError::HardLinked { path: self.path.clone(), links: seen.links });
         }
-        Ok(Some(Change { rewrite: !same, settled: Some(settled) }))
+        // A former owner may hold the file open for writing: a file of another's is made anew.
+        let disowned = settled.uid != seen.uid && self.content.is_some();
+        Ok(Some(Change { rewrite: !same || disowned, settled: Some(settled) }))
     }
 
     fn summary(&self, observed: &Observed, change: &Change) -> String {

@@ -1,6 +1,7 @@
 //! `file.managed` and `file.directory`: what they promise when all goes well.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use lockstep_apis::v1alpha::Value;
@@ -74,6 +75,18 @@ fn a_mode_alone_is_changed_in_place() {
     assert_eq!(done.message, "mode 0644 → 0600");
     let found = fs::metadata(&path).unwrap();
     assert_eq!((found.ino(), found.mode() & 0o7777), (inode, 0o600));
+}
+
+#[test]
+fn a_former_owner_cannot_go_on_writing_into_a_file_that_was_taken() {
+    let mut stage = Stage::new();
+    let path = stage.write("conf", "same");
+    std::os::unix::fs::chown(&path, Some(7), None).unwrap();
+    let mut held = fs::File::options().write(true).open(&path).unwrap();
+    let parameters = [("path", path.to_str().unwrap().into()), ("content", "same".into()), ("owner", "root".into())];
+    assert_changed(&stage.perform("file.managed", parameters));
+    held.write_all(b"evil").unwrap();
+    assert_eq!((stage.read("conf"), fs::metadata(&path).unwrap().uid()), ("same".to_owned(), 0));
 }
 
 #[test]
