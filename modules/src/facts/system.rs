@@ -26,9 +26,12 @@ pub(super) fn kernel(host: &Host) -> Option<Value> {
     Some(Value::map([("release", text(uname.release())), ("version", text(uname.version()))]))
 }
 
-/// `family`, `id`, `version`, `pretty`, as of os-release(5).
+/// `family`, `id`, `version`, `pretty`, as of os-release(5). Below a root folder that holds no system of its own it is
+/// the machine's: commands run there.
 pub(super) fn os(host: &Host) -> Option<Value> {
-    let text = host.text("/etc/os-release").or_else(|| host.text("/usr/lib/os-release"))?;
+    const PATHS: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
+    let below = PATHS.iter().find_map(|path| host.text(path));
+    let text = below.or_else(|| PATHS.iter().find_map(|path| host.kernel_text(path)))?;
     let field = |name: &str| field(&text, name).unwrap_or_default();
     let id = field("ID");
     let like = field("ID_LIKE");
