@@ -19,7 +19,7 @@ mod lower;
 pub(crate) mod meter;
 pub(crate) mod operators;
 
-pub(crate) use functions::join_texts;
+pub(crate) use functions::{compiled_pattern, join_texts};
 pub use interpolate::{Interpolated, Text, interpolate};
 
 use evaluate::Node;

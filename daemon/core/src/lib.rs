@@ -2,11 +2,18 @@
 //! Depends on no async, clock, network, file or random crate: time is an argument, the world is an argument, and what
 //! is to be written is a result.
 
+pub mod check;
+pub mod compile;
 pub mod context;
 pub mod expression;
-pub mod recovery;
+pub mod outcome;
 pub mod parameters;
-pub mod references;
-pub mod template;
 pub mod protocol;
+pub mod recovery;
+pub mod references;
+pub mod step;
+pub mod template;
 pub mod world;
+
+#[cfg(test)]
+mod fixture;

@@ -8,7 +8,7 @@ use lockstep_apis::params;
 use lockstep_apis::v1alpha::{CompiledTask, Format, Task, Value, ValueMap, value::Kind};
 
 use crate::context::Context;
-use crate::expression::{EvaluationError, Expression, Interpolated, SyntaxError, Text};
+use crate::expression::{EvaluationError, Expression, Interpolated, SyntaxError, Text, operators};
 use crate::references::References;
 use crate::template::{Template, TemplateCache};
 
@@ -124,6 +124,24 @@ impl TaskTexts {
         references
     }
 
+    /// What the parameters read.
+    pub(crate) fn parameters_references(&self) -> References {
+        let mut references = References::default();
+        self.parameters.collect(&mut references);
+        references
+    }
+
+    /// What is read by all that is rendered before the action starts: everything but the judging expressions and
+    /// `validate`.
+    pub(crate) fn rendered_references(&self) -> References {
+        let mut references = self.environment_references();
+        let early = self.parameters.entries.iter().filter(|(_, own)| !matches!(own, Parameter::Later { .. }));
+        early.for_each(|(_, parameter)| parameter.collect(&mut references));
+        let texts = self.user.iter().chain(&self.working_directory);
+        texts.for_each(|text| references.extend(text.references()));
+        references
+    }
+
     /// The environment, rendered.
     pub fn environment(&self, context: &Context) -> Result<BTreeMap<String, String>, EvaluationError> {
         let rendered = self.environment.iter().map(|(name, text)| {
@@ -146,14 +164,8 @@ impl TaskTexts {
 
 fn rendered_text(text: &Text, context: &Context) -> Result<String, EvaluationError> {
     let value = text.render(context)?;
-    match &value.kind {
-        Some(Kind::Text(_)) => {}
-        _ if value.is_null() => return Err(EvaluationError::wrong("is null, and must be a text")),
-        _ => {}
-    }
-    crate::expression::operators::scalar(&value).map(std::borrow::Cow::into_owned).ok_or_else(|| {
-        EvaluationError::wrong(format!("is {}, and must be a text", crate::expression::operators::described(&value)))
-    })
+    let text = operators::scalar(&value).filter(|_| !value.is_null()).map(std::borrow::Cow::into_owned);
+    text.ok_or_else(|| EvaluationError::wrong(format!("is {}, and must be a text", operators::described(&value))))
 }
 
 fn parse(fields: &Fields<'_>, cache: &mut TemplateCache) -> Result<TaskTexts, Vec<WrongText>> {
@@ -304,7 +316,7 @@ fn parse_parameter(
 fn parse_expressions(value: &Value) -> (Vec<Expression>, Vec<(String, SyntaxError)>) {
     let (mut parsed, mut wrong) = (Vec::new(), Vec::new());
     let mut one = |path: String, value: &Value| {
-        let source = crate::expression::operators::scalar(value).unwrap_or_default();
+        let source = operators::scalar(value).unwrap_or_default();
         match Expression::parse(&source) {
             Ok(expression) => parsed.push(expression),
             Err(error) => wrong.push((path, error)),

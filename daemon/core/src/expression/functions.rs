@@ -80,8 +80,13 @@ impl Function {
 
 /// Compiles a pattern; the error is a sentence.
 pub(crate) fn pattern(text: &str) -> Result<Regex, String> {
-    RegexBuilder::new(text).size_limit(PATTERN_BYTES).dfa_size_limit(1 << 20).nest_limit(50).build().map_err(|error| {
-        match error {
+    compiled_pattern(text, PATTERN_BYTES)
+}
+
+/// Compiles a pattern within a bound; the error is a sentence.
+pub(crate) fn compiled_pattern(text: &str, bytes: usize) -> Result<Regex, String> {
+    RegexBuilder::new(text).size_limit(bytes).dfa_size_limit(1 << 20).nest_limit(50).build().map_err(
+        |error| match error {
             regex::Error::CompiledTooBig(_) => {
                 format!("the pattern `{text}` is too big once its repetitions are written out")
             }
@@ -90,8 +95,8 @@ pub(crate) fn pattern(text: &str) -> Result<Regex, String> {
                 let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
                 format!("`{text}` is no regular expression: {reason}")
             }
-        }
-    })
+        },
+    )
 }
 
 /// Calls a function with as many arguments as it takes.

@@ -1,0 +1,101 @@
+//! What can be known to be wrong with a book or a Run without a cluster, beyond its text form: languages, ids,
+//! references, inputs, targets. Finds everything at once; knows no node and no store.
+
+use std::collections::BTreeSet;
+
+use lockstep_apis::v1alpha::{LockRequest, Run, Targets, TaskBook, Violation};
+use lockstep_apis::violation::of_field;
+
+use crate::expression::Expression;
+use crate::references::Root;
+
+pub(crate) mod inputs;
+pub(crate) mod tasks;
+
+pub use tasks::default_id;
+
+/// All that is wrong with a book. Fields are paths such as `spec.tasks[2].when`.
+pub fn book(book: &TaskBook) -> Vec<Violation> {
+    let Some(spec) = &book.spec else {
+        return vec![of_field("Required", "spec", "is missing: write `spec` with `tasks`")];
+    };
+    let mut violations = inputs::declarations(&spec.inputs);
+    if let Some(given) = &spec.targets {
+        targets(given, "spec.targets", &mut violations);
+    }
+    locks(&spec.locks, &mut violations);
+    let serialized = spec.run_options.as_ref().is_some_and(|options| options.serialize.is_some());
+    let declared: BTreeSet<&str> = spec.inputs.keys().map(String::as_str).collect();
+    violations.extend(tasks::check(&spec.tasks, serialized, &declared).violations);
+    violations
+}
+
+/// All that is wrong with a Run, as far as it does not depend on its book.
+pub fn run(run: &Run) -> Vec<Violation> {
+    let Some(spec) = &run.spec else {
+        return vec![of_field("Required", "spec", "is missing: write `spec` with `taskBooks` or `tasks`")];
+    };
+    let mut violations = Vec::new();
+    match &spec.targets {
+        Some(given) => targets(given, "spec.targets", &mut violations),
+        None if !spec.tasks.is_empty() => violations.push(no_targets("spec.targets")),
+        None => {}
+    }
+    if !spec.tasks.is_empty() {
+        let serialized = spec.run_options.as_ref().is_some_and(|options| options.serialize.is_some());
+        violations.extend(tasks::check(&spec.tasks, serialized, &BTreeSet::new()).violations);
+        if let Some(name) = spec.inputs.keys().next() {
+            let message = "only a book declares inputs: use `set` for the variables of a Run with tasks of its own";
+            violations.push(of_field("UnknownInput", format!("spec.inputs.{name}"), message));
+        }
+    }
+    violations
+}
+
+pub(crate) fn no_targets(field: &str) -> Violation {
+    of_field(
+        "NoTargets",
+        field,
+        "selects nothing: name `nodes`, `nodeGroups`, a `selector` or `where`, or say `all: true`",
+    )
+}
+
+/// Whether targets would mean every node without saying so. The text form is refused for that before it gets here.
+pub(crate) fn is_unsaid_all(given: &Targets) -> bool {
+    let named = !given.nodes.is_empty() || !given.node_groups.is_empty();
+    !named && given.selector.is_empty() && given.r#where.is_empty() && !given.all
+}
+
+/// What is wrong with targets beyond their text form: `where` that reads more than `node` and `facts`.
+pub(crate) fn targets(given: &Targets, field: &str, violations: &mut Vec<Violation>) {
+    if !given.r#where.is_empty() {
+        only(&given.r#where, &format!("{field}.where"), violations);
+    }
+}
+
+/// Parses an expression over `node` and `facts` alone.
+fn only(source: &str, field: &str, violations: &mut Vec<Violation>) {
+    match Expression::parse(source) {
+        Err(error) => violations.push(of_field("Expression", field, error.to_string())),
+        Ok(expression) => {
+            let others = expression.references().iter().find(|r| !matches!(r.root, Root::Node | Root::Facts));
+            if let Some(other) = others {
+                let message = format!("reads `{other}`: only `node` and `facts` are known where nodes are chosen");
+                violations.push(of_field("Reference", field, message));
+            }
+        }
+    }
+}
+
+fn locks(locks: &[LockRequest], violations: &mut Vec<Violation>) {
+    let mut names = BTreeSet::new();
+    for (index, lock) in locks.iter().enumerate() {
+        if !names.insert(&lock.name) {
+            let message = format!("asks for the lock `{}` a second time: leave one away", lock.name);
+            violations.push(of_field("Duplicate", format!("spec.locks[{index}].name"), message));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

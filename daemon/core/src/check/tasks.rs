@@ -1,0 +1,258 @@
+//! A list of tasks: ids, references from task to task, rollout groups, secrets. What the compiler builds on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockstep_apis::nearest::nearest;
+use lockstep_apis::v1alpha::{Task, Value, Violation};
+use lockstep_apis::violation::of_field;
+
+use crate::parameters::TaskTexts;
+use crate::references::{Reference, References, Root};
+use crate::template::TemplateCache;
+
+/// Tasks with what was found out about them.
+pub(crate) struct Checked<'t> {
+    /// In the order of the book.
+    pub(crate) tasks: Vec<CheckedTask<'t>>,
+    /// All that is wrong.
+    pub(crate) violations: Vec<Violation>,
+}
+
+/// One task with what was found out about it.
+pub(crate) struct CheckedTask<'t> {
+    pub(crate) task: &'t Task,
+    /// "" for a task with neither id nor name.
+    pub(crate) id: String,
+    /// All that its texts read; nothing if one of them is wrong.
+    pub(crate) references: References,
+    /// One node does it, for all.
+    pub(crate) single_producer: bool,
+}
+
+/// The id that a name gives: lower case, `_` for what is no letter or digit.
+pub fn default_id(name: &str) -> String {
+    let id: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
+    if id.starts_with(|c: char| c.is_ascii_digit()) { format!("_{id}") } else { id }
+}
+
+/// Checks a list of tasks. `serialized`: the book is a rollout group. `inputs`: the names that it declares.
+pub(crate) fn check<'t>(tasks: &'t [Task], serialized: bool, inputs: &BTreeSet<&str>) -> Checked<'t> {
+    let mut violations = Vec::new();
+    let mut cache = TemplateCache::new();
+    let mut checked = Vec::with_capacity(tasks.len());
+    let mut texts = Vec::with_capacity(tasks.len());
+    for (index, task) in tasks.iter().enumerate() {
+        let parsed = TaskTexts::of_task(task, &mut cache);
+        let parsed = parsed.map_err(|wrong| wrong_texts(task, index, wrong, &mut violations)).ok();
+        let limited = task.targets.as_ref().is_some_and(|targets| targets.limit == 1);
+        checked.push(CheckedTask {
+            task,
+            id: if task.id.is_empty() { default_id(&task.name) } else { task.id.clone() },
+            references: parsed.as_ref().map(TaskTexts::references).unwrap_or_default(),
+            single_producer: task.run_once || limited,
+        });
+        texts.push(parsed);
+    }
+    let book = Book { ids: ids(&checked, &mut violations), tasks: &checked, inputs };
+    for (index, (own, texts)) in checked.iter().zip(&texts).enumerate() {
+        rollout(own.task, index, serialized, &mut violations);
+        book.references(index, texts.as_ref(), &mut violations);
+        if let Some(texts) = texts {
+            book.secrets(index, texts, &mut violations);
+        }
+    }
+    Checked { tasks: checked, violations }
+}
+
+fn field_of(index: usize, below: &str) -> String {
+    format!("spec.tasks[{index}]{below}")
+}
+
+fn wrong_texts(task: &Task, index: usize, wrong: Vec<crate::parameters::WrongText>, violations: &mut Vec<Violation>) {
+    for crate::parameters::WrongText { field, error } in wrong {
+        // Parameters are written under the action's own key.
+        let below = match field.strip_prefix("parameters") {
+            Some(rest) => format!(".{}{rest}", task.action),
+            None => format!(".{field}"),
+        };
+        violations.push(of_field("Expression", field_of(index, &below), error.to_string()));
+    }
+}
+
+/// Where each id is. A second task with one id is a violation.
+fn ids(tasks: &[CheckedTask<'_>], violations: &mut Vec<Violation>) -> BTreeMap<String, usize> {
+    let mut ids = BTreeMap::new();
+    for (index, checked) in tasks.iter().enumerate().filter(|(_, checked)| !checked.id.is_empty()) {
+        if let Some(first) = ids.get(&checked.id) {
+            let id = &checked.id;
+            let message = format!("has the id `{id}` of spec.tasks[{first}]: give one of them another `id`");
+            let field = if checked.task.id.is_empty() { ".name" } else { ".id" };
+            violations.push(of_field("DuplicateId", field_of(index, field), message));
+        } else {
+            ids.insert(checked.id.clone(), index);
+        }
+    }
+    ids
+}
+
+fn rollout(task: &Task, index: usize, serialized: bool, violations: &mut Vec<Violation>) {
+    if serialized && task.serialize.is_some() {
+        let message = "is a rollout group within the book's own (`runOptions.serialize`): groups do not nest";
+        violations.push(of_field("NestedGroup", field_of(index, ".serialize"), message));
+    }
+    if let Some(targets) = &task.targets {
+        super::targets(targets, &field_of(index, ".targets"), violations);
+    }
+    let secret = task.register.as_ref().is_some_and(|register| register.secret);
+    if secret && task.id.is_empty() && task.name.is_empty() {
+        let message = "keeps a secret that nothing can read: give the task an `id`";
+        violations.push(of_field("Required", field_of(index, ".id"), message));
+    }
+}
+
+struct Book<'c, 't> {
+    tasks: &'c [CheckedTask<'t>],
+    ids: BTreeMap<String, usize>,
+    inputs: &'c BTreeSet<&'c str>,
+}
+
+impl Book<'_, '_> {
+    fn references(&self, index: usize, texts: Option<&TaskTexts>, violations: &mut Vec<Violation>) {
+        for reference in self.tasks[index].references.iter() {
+            if let Some(message) = self.wrong_reference(index, reference) {
+                violations.push(of_field("Reference", field_of(index, ""), message));
+            }
+        }
+        let Some(texts) = texts else { return };
+        // Names that only some fields know.
+        if let Some(when) = &texts.when {
+            for root in [Root::Result, Root::File].into_iter().filter(|root| when.references().uses(*root)) {
+                let message = format!("`{}` is not known here: {}", root.name(), known_where(root));
+                violations.push(of_field("Reference", field_of(index, ".when"), message));
+            }
+        }
+        let judged = [&texts.success, &texts.changed].into_iter().flatten();
+        if judged.into_iter().any(|expression| expression.references().uses(Root::File)) {
+            let message = format!("`file` is not known here: {}", known_where(Root::File));
+            violations.push(of_field("Reference", field_of(index, ".success"), message));
+        }
+        let mut parameters = texts.parameters_references();
+        parameters.extend(&texts.environment_references());
+        if parameters.uses(Root::Result) {
+            let message = format!("`result` is not known here: {}", known_where(Root::Result));
+            let field = format!(".{}", self.tasks[index].task.action);
+            violations.push(of_field("Reference", field_of(index, &field), message));
+        }
+        if texts.rendered_references().uses(Root::File) {
+            let message = format!("`file` is not known here: {}", known_where(Root::File));
+            let field = format!(".{}", self.tasks[index].task.action);
+            violations.push(of_field("Reference", field_of(index, &field), message));
+        }
+    }
+
+    fn wrong_reference(&self, index: usize, reference: &Reference) -> Option<String> {
+        let first = reference.path.first().map(String::as_str);
+        match reference.root {
+            Root::Results | Root::Shared => self.wrong_task(index, reference),
+            Root::Inputs => {
+                let name = first?;
+                if self.inputs.contains(name) {
+                    return None;
+                }
+                let hint = match nearest(name, self.inputs.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "declare it in `spec.inputs`".to_owned(),
+                };
+                Some(format!("reads `inputs.{name}`, which the book does not declare: {hint}"))
+            }
+            Root::Node => unknown_field(reference, first?, &["name", "labels", "addresses"]),
+            Root::Run => unknown_field(reference, first?, &["name", "namespace", "uid"]),
+            _ => None,
+        }
+    }
+
+    /// `results.x` and `shared.x` name an earlier task; `shared` one that a single node does.
+    fn wrong_task(&self, index: usize, reference: &Reference) -> Option<String> {
+        let root = reference.root.name();
+        let Some(id) = reference.path.first() else {
+            return Some(format!("reads `{root}` as a whole: name the task, as in `{root}.ID`"));
+        };
+        let Some(&producer) = self.ids.get(id) else {
+            let earlier = self.tasks[..index].iter().map(|task| task.id.as_str()).filter(|id| !id.is_empty());
+            let hint = match nearest(id, earlier) {
+                Some(near) => format!("did you mean `{root}.{near}`?"),
+                None => "give the task that makes it this `id`".to_owned(),
+            };
+            return Some(format!("reads `{root}.{id}`, and no task has the id `{id}`: {hint}"));
+        };
+        if producer >= index {
+            let where_it_is = if producer == index { "this task itself" } else { "a later task" };
+            return Some(format!("reads `{root}.{id}` of {where_it_is}: only results of earlier tasks are there"));
+        }
+        if reference.root == Root::Shared && !self.tasks[producer].single_producer {
+            return Some(format!(
+                "reads `shared.{id}`, and every node does the task `{id}`: give it `runOnce: true` or \
+                 `targets` with `limit: 1`, or read this node's own `results.{id}`"
+            ));
+        }
+        None
+    }
+
+    /// What other users of the machine can see holds no secret, unless the task says so.
+    fn secrets(&self, index: usize, texts: &TaskTexts, violations: &mut Vec<Violation>) {
+        let task = self.tasks[index].task;
+        let allowed = |name: &str| {
+            let given = task.parameters.as_ref().and_then(|parameters| parameters.get(name));
+            given.and_then(Value::as_bool).unwrap_or(false)
+        };
+        for name in ["argv", "shell", "unless", "onlyIf", "validate"] {
+            if let Some(secret) = self.secret_in(&texts.parameters.references_of(name))
+                && !allowed("secretArgv")
+            {
+                let message = format!(
+                    "puts the secret `{secret}` where every user of the machine can read it: use `stdin` or a file of \
+                     mode 0600, or say `secretArgv: true`"
+                );
+                let field = format!(".{}.{name}", task.action);
+                violations.push(of_field("SecretExposed", field_of(index, &field), message));
+            }
+        }
+        if let Some(secret) = self.secret_in(&texts.environment_references())
+            && !allowed("secretEnvironment")
+        {
+            let message = format!(
+                "puts the secret `{secret}` into the environment: use `stdin` or a file of mode 0600, or say \
+                 `secretEnvironment: true`"
+            );
+            violations.push(of_field("SecretExposed", field_of(index, ".environment"), message));
+        }
+    }
+
+    fn secret_in(&self, references: &References) -> Option<String> {
+        let mut secrets = references.iter().filter(|reference| {
+            let id = matches!(reference.root, Root::Results | Root::Shared).then(|| reference.path.first()).flatten();
+            let producer = id.and_then(|id| self.ids.get(id)).map(|index| self.tasks[*index].task);
+            producer.and_then(|task| task.register.as_ref()).is_some_and(|register| register.secret)
+        });
+        secrets.next().map(ToString::to_string)
+    }
+}
+
+fn known_where(root: Root) -> &'static str {
+    match root {
+        Root::Result => "only `success` and `changed` judge a result",
+        _ => "only `validate` checks a file",
+    }
+}
+
+fn unknown_field(reference: &Reference, name: &str, known: &[&'static str]) -> Option<String> {
+    if known.contains(&name) {
+        return None;
+    }
+    let hint = match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there are {}", known.join(", ")),
+    };
+    Some(format!("reads `{reference}`, which is not there: {hint}"))
+}

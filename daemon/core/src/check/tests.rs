@@ -1,0 +1,176 @@
+//! Claims about checks: each wrong book is refused with a field and a sentence.
+
+use lockstep_apis::manifest;
+use lockstep_apis::v1alpha::object::Kind;
+
+use super::*;
+
+/// The violations of one manifest, as `Reason field: message`.
+fn violations(yaml: &str) -> Vec<String> {
+    let objects = manifest::decode("book.yaml", yaml.as_bytes(), Some("default"))
+        .unwrap_or_else(|violations| panic!("{yaml}\n{violations:?}"));
+    let found = match objects[0].kind.as_ref() {
+        Some(Kind::TaskBook(own)) => book(own),
+        Some(Kind::Run(own)) => run(own),
+        _ => panic!("neither a book nor a Run"),
+    };
+    found.iter().map(|violation| format!("{} {}: {}", violation.reason, violation.field, violation.message)).collect()
+}
+
+fn of_book(spec: &str) -> Vec<String> {
+    violations(&format!("metadata: {{apiVersion: v1alpha, kind: TaskBook, name: b}}\nspec:\n{spec}"))
+}
+
+#[test]
+fn a_book_in_order_has_no_violation() {
+    let spec = r#"
+  inputs: {version: {type: string, pattern: '\d+\.\d+', default: "1.2"}}
+  targets: {selector: role=web, where: facts.os.family == "debian"}
+  variables: {port: 8080}
+  locks: [shop]
+  tasks:
+    - {name: Make token, runOnce: true, command.run: {argv: [mk]}, register: {secret: true}}
+    - {id: conf, file.managed: {path: /etc/x, template: "{{shared.make_token.stdout}} {{inputs.version}}\n", validate: {argv: [check, "${{ file }}"]}}}
+    - {name: use, command.run: {shell: "reload ${{ results.conf.changed }}"}, when: results.conf.changed, success: result.exitCode < 2}
+    - {assert.that: {conditions: [results.use.exitCode == 0, vars.port > 1]}}
+"#;
+    assert_eq!(of_book(spec), Vec::<String>::new());
+}
+
+#[test]
+fn each_mistake_is_named_with_its_field_and_what_to_do() {
+    let table = [
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, when: vras.x}]",
+            "Expression spec.tasks[0].when: line 1, column 1: unknown name `vras`: did you mean `vars`?",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x, \"${{ 1 + }}\"]}}]",
+            "Expression spec.tasks[0].command.run.argv[1]: line 1, column",
+        ),
+        (
+            "  tasks: [{name: a, file.managed: {path: /x, template: \"a\\n{{vras.x}}\"}}]",
+            "Expression spec.tasks[0].file.managed.template: line 2, column 1: unknown name `vras`",
+        ),
+        (
+            "  tasks: [{name: a, assert.that: {conditions: ['true', '1 +']}}]",
+            "Expression spec.tasks[0].assert.that.conditions[1]: line 1, column",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}}, {name: b, command.run: {argv: [\"${{ results.A.stdout }}\"]}}]",
+            "Reference spec.tasks[1]: reads `results.A`, and no task has the id `A`: did you mean `results.a`?",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, when: results.b.changed}, {name: b, command.run: {argv: [x]}}]",
+            "reads `results.b` of a later task: only results of earlier tasks are there",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, when: results.a.changed}]",
+            "reads `results.a` of this task itself",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}}, {name: b, command.run: {argv: [x]}, when: shared.a.changed}]",
+            "reads `shared.a`, and every node does the task `a`: give it `runOnce: true`",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}}, {name: b, command.run: {argv: [x]}, when: 'results[node.name].changed'}]",
+            "reads `results` as a whole: name the task",
+        ),
+        (
+            "  tasks: [{name: do it, command.run: {argv: [x]}}, {id: do_it, command.run: {argv: [x]}}]",
+            "DuplicateId spec.tasks[1].id: has the id `do_it` of spec.tasks[0]",
+        ),
+        (
+            "  runOptions: {serialize: 1}\n  tasks: [{name: a, serialize: 1, command.run: {argv: [x]}}]",
+            "NestedGroup spec.tasks[0].serialize: is a rollout group within the book's own",
+        ),
+        (
+            "  targets: {where: vars.x == 1}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Reference spec.targets.where: reads `vars.x`: only `node` and `facts` are known",
+        ),
+        (
+            "  inputs: {version: {type: string}}\n  tasks: [{name: a, command.run: {argv: [\"${{ inputs.vresion }}\"]}}]",
+            "reads `inputs.vresion`, which the book does not declare: did you mean `version`?",
+        ),
+        (
+            "  inputs: {n: {type: integer, default: many}}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Input spec.inputs.n.default: must be an integer, and is the text \"many\"",
+        ),
+        (
+            "  inputs: {n: {type: string, pattern: 'a+', default: xax}}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Input spec.inputs.n.default: the text \"xax\" does not match the pattern `a+`",
+        ),
+        (
+            "  inputs: {n: {type: integer, pattern: 'a+'}}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Input spec.inputs.n.pattern: only inputs of type string have a pattern",
+        ),
+        (
+            "  inputs: {n: {type: string, enum: [a, 1]}}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Input spec.inputs.n.enum[1]: must be a string, and is the integer 1",
+        ),
+        (
+            "  inputs: {a-b: {type: string}}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Input spec.inputs.a-b: `a-b` cannot be read as `inputs.a-b`",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [\"${{ node.nmae }}\"]}}]",
+            "reads `node.nmae`, which is not there: did you mean `name`?",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, when: result.exitCode == 0}]",
+            "Reference spec.tasks[0].when: `result` is not known here: only `success` and `changed` judge a result",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [\"${{ file }}\"]}}]",
+            "`file` is not known here: only `validate` checks a file",
+        ),
+        (
+            "  locks: [a, b, a]\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Duplicate spec.locks[2].name: asks for the lock `a` a second time",
+        ),
+        (
+            "  tasks: [{name: t, runOnce: true, command.run: {argv: [mk]}, register: {secret: true}}, {name: b, command.run: {argv: [join, \"${{ shared.t.stdout }}\"]}}]",
+            "SecretExposed spec.tasks[1].command.run.argv: puts the secret `shared.t.stdout` where every user",
+        ),
+        (
+            "  tasks: [{name: t, command.run: {argv: [mk]}, register: {secret: true}}, {name: b, environment: {T: \"${{ results.t.stdout }}\"}, command.run: {argv: [join]}}]",
+            "SecretExposed spec.tasks[1].environment: puts the secret `results.t.stdout` into the environment",
+        ),
+    ];
+    for (spec, expected) in table {
+        let found = of_book(spec);
+        assert!(found.iter().any(|violation| violation.contains(expected)), "{spec}\n{found:#?}");
+    }
+}
+
+#[test]
+fn a_secret_may_be_where_the_task_says_so() {
+    let spec = "  tasks: [{name: t, command.run: {argv: [mk]}, register: {secret: true}}, {name: b, environment: {T: \"${{ results.t.stdout }}\"}, command.run: {argv: [\"${{ results.t.stdout }}\"], secretArgv: true, secretEnvironment: true}}, {name: c, command.run: {argv: [x], stdin: \"${{ results.t.stdout }}\"}}]";
+    assert_eq!(of_book(spec), Vec::<String>::new());
+}
+
+#[test]
+fn all_mistakes_come_at_once() {
+    let spec = "  targets: {where: vars.x}\n  inputs: {n: {type: integer, default: x}}\n  locks: [a, a]\n  tasks: [{name: a, command.run: {argv: [x]}, when: '1 +', success: vras.x}, {name: a, command.run: {argv: [x]}}]";
+    let found = of_book(spec);
+    let reasons: Vec<&str> = found.iter().filter_map(|violation| violation.split(' ').next()).collect();
+    assert_eq!(reasons, ["Input", "Reference", "Duplicate", "Expression", "Expression", "DuplicateId"]);
+}
+
+#[test]
+fn a_run_with_tasks_of_its_own_says_which_nodes() {
+    let of_run =
+        |spec: &str| violations(&format!("metadata: {{apiVersion: v1alpha, kind: Run, name: r}}\nspec:\n{spec}"));
+    assert_eq!(of_run("  taskBooks: [web]"), Vec::<String>::new());
+    let found = of_run("  tasks: [{command.run: {argv: [x]}}]\n  inputs: {a: 1}");
+    assert!(found[0].starts_with("NoTargets spec.targets: selects nothing"), "{found:?}");
+    assert!(found[1].starts_with("UnknownInput spec.inputs.a: only a book declares inputs"), "{found:?}");
+}
+
+#[test]
+fn ids_come_from_names() {
+    let table = [("Make token", "make_token"), ("a-b.c", "a_b_c"), ("1st", "_1st"), ("Über", "_ber"), ("", "")];
+    for (name, id) in table {
+        assert_eq!(default_id(name), id);
+    }
+}

@@ -1,0 +1,324 @@
+//! The compiler: a Run, its book and the cluster's nodes in, one snapshot of all that the Run will ever use out.
+//! Pure: the same admission gives the same snapshot. Knows no store, no session beyond `up`, no other Run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockstep_apis::v1alpha::{
+    Config, EarlyEnd, Group, Input, LockRequest, Node, NodeGroup, OnUnreachable, Run, RunOptions, RunSpec, Sealed,
+    Segment, Snapshot, SnapshotNode, Targets, Task, TaskBook, Value, ValueMap, Violation, value::Kind,
+};
+use lockstep_apis::violation::of_field;
+use lockstep_apis::{duration, params};
+use thiserror::Error;
+
+use crate::check;
+use crate::check::tasks::CheckedTask;
+use crate::references::Root;
+
+mod retry;
+mod segments;
+mod targets;
+mod windows;
+
+/// Default of a Run's `timeout`, in milliseconds: a day.
+pub const RUN_TIMEOUT_MS: u64 = 24 * 3600 * 1000;
+
+/// Default of `grace`, in milliseconds.
+pub const GRACE_MS: u64 = 10_000;
+
+/// All that an admission depends on.
+#[derive(Clone, Debug)]
+pub struct Admission<'a> {
+    /// The Run. Its uid names the snapshot.
+    pub run: &'a Run,
+    /// The book that it names; `None` if it has tasks of its own, or if the book is not there.
+    pub book: Option<&'a TaskBook>,
+    /// Every node of the cluster, in any order.
+    pub nodes: &'a [AdmissionNode<'a>],
+    /// Every NodeGroup.
+    pub groups: &'a [&'a NodeGroup],
+    /// The Config named `cluster`.
+    pub config: Option<&'a Config>,
+    /// Now, in milliseconds since the epoch: when the Run was created, if it does not say so itself.
+    pub now_ms: u64,
+    /// What a retry takes on. The book is not looked at then.
+    pub retry: Option<Retry<'a>>,
+}
+
+/// A node, and whether it has a session.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmissionNode<'a> {
+    /// The object.
+    pub node: &'a Node,
+    /// A server holds its stream.
+    pub up: bool,
+}
+
+/// The Run that is retried.
+#[derive(Clone, Debug)]
+pub struct Retry<'a> {
+    /// Its snapshot.
+    pub snapshot: &'a Snapshot,
+    /// The uids of its nodes that did not succeed.
+    pub nodes: &'a BTreeSet<String>,
+    /// The shared results that its tasks made, by id.
+    pub shared: &'a BTreeMap<String, Value>,
+    /// Those that are secret, as they are sealed.
+    pub sealed_shared: &'a BTreeMap<String, Sealed>,
+}
+
+/// Why a Run is not admitted. It ends as Failed and never starts.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[error("{message}")]
+pub struct Rejection {
+    /// One CamelCase word for programs: `NoTargets`, `InvalidInputs`, `InvalidBook`, `BookNotFound`, …
+    pub reason: &'static str,
+    /// A sentence for people.
+    pub message: String,
+    /// All that is wrong, if it is the user's to correct.
+    pub violations: Vec<Violation>,
+}
+
+impl Rejection {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), violations: Vec::new() }
+    }
+
+    fn of(reason: &'static str, violations: Vec<Violation>) -> Self {
+        let first = violations.first().map(ToString::to_string).unwrap_or_default();
+        let more = violations.len().saturating_sub(1);
+        let message = if more == 0 { first } else { format!("{first} (and {more} more)") };
+        Self { reason, message, violations }
+    }
+}
+
+/// Book and Run as one: what the Run says wins.
+struct Sources<'a> {
+    run: &'a RunSpec,
+    tasks: &'a [Task],
+    inputs: &'a BTreeMap<String, Input>,
+    targets: Option<&'a Targets>,
+    options: RunOptions,
+    locks: &'a [LockRequest],
+    variables: BTreeMap<String, Value>,
+}
+
+/// Compiles a Run. Every rejection is final: the same admission is refused again.
+pub fn compile(admission: &Admission<'_>) -> Result<Snapshot, Rejection> {
+    if admission.retry.is_some() {
+        return retry::compile(admission);
+    }
+    let sources = sources(admission)?;
+    let declared = sources.inputs.keys().map(String::as_str).collect();
+    let checked = check::tasks::check(sources.tasks, sources.options.serialize.is_some(), &declared);
+    let mut violations = checked.violations;
+    violations.extend(forbidden(sources.tasks, admission.config));
+    if !violations.is_empty() {
+        return Err(Rejection::of("InvalidBook", violations));
+    }
+    let inputs = check::inputs::resolve(sources.inputs, &sources.run.inputs)
+        .map_err(|violations| Rejection::of("InvalidInputs", violations))?;
+    let inventory = targets::Inventory::new(admission.nodes, admission.groups);
+    let chosen = choose(&sources, &inventory)?;
+    let serialized = sources.options.serialize.is_some() || sources.tasks.iter().any(|task| task.serialize.is_some());
+    let on_unreachable = match sources.options.on_unreachable() {
+        OnUnreachable::Unspecified if serialized => OnUnreachable::Fail,
+        OnUnreachable::Unspecified => OnUnreachable::Skip,
+        given => given,
+    };
+    let labels = labels_read(&checked.tasks);
+    let nodes: Vec<SnapshotNode> =
+        chosen.iter().map(|node| snapshot_node(node, on_unreachable, labels.as_ref())).collect();
+    let (groups, segments) = segments::cut(&checked.tasks, &sources.options, &inventory, &chosen, &nodes)?;
+    let mut snapshot = Snapshot {
+        book_name: admission.book.map(|book| name_of(book.metadata.as_ref())).unwrap_or_default(),
+        book_generation: admission.book.and_then(|book| book.metadata.as_ref()).map_or(0, |own| own.generation),
+        nodes,
+        groups,
+        segments,
+        locks: sources.locks.to_vec(),
+        inputs,
+        variables: sources.variables,
+        on_unreachable: on_unreachable.into(),
+        concurrent: sources.options.concurrent || sources.run.concurrent || only_reads(sources.tasks),
+        ..Snapshot::default()
+    };
+    describe(&mut snapshot, admission, &sources.options);
+    Ok(snapshot)
+}
+
+/// What says whose snapshot it is and how long it may take.
+fn describe(snapshot: &mut Snapshot, admission: &Admission<'_>, options: &RunOptions) {
+    let metadata = admission.run.metadata.clone().unwrap_or_default();
+    let defaults = admission.config.and_then(|config| config.spec.as_ref()?.run_defaults.as_ref());
+    let first = |given: Option<&prost_types::Duration>, default: Option<&prost_types::Duration>, last: u64| {
+        given.or(default).map_or(last, duration::from_proto)
+    };
+    let (timeout, grace) = (options.timeout.as_ref(), options.grace.as_ref());
+    snapshot.timeout_ms = first(timeout, defaults.and_then(|own| own.timeout.as_ref()), RUN_TIMEOUT_MS);
+    snapshot.grace_ms = first(grace, defaults.and_then(|own| own.grace.as_ref()), GRACE_MS);
+    let created = metadata.created_at.as_ref();
+    let created = created.map(|at| u64::try_from(at.seconds).unwrap_or(0) * 1000 + at.nanos as u64 / 1_000_000);
+    snapshot.created_ms = created.unwrap_or(admission.now_ms);
+    snapshot.priority = admission.run.spec.as_ref().map_or(0, |spec| spec.priority);
+    snapshot.run_uid = metadata.uuid;
+    snapshot.run_name = metadata.name;
+    snapshot.namespace = metadata.namespace;
+}
+
+fn sources<'a>(admission: &Admission<'a>) -> Result<Sources<'a>, Rejection> {
+    static NO_INPUTS: BTreeMap<String, Input> = BTreeMap::new();
+    let run = admission.run.spec.as_ref().ok_or_else(|| Rejection::new("InvalidRun", "the Run has no spec"))?;
+    let book = match (run.task_books.first(), admission.book) {
+        (Some(_), Some(book)) => Some(book.spec.as_ref().ok_or_else(|| empty_book(book))?),
+        (Some(name), None) => {
+            let namespace = name_of_namespace(admission.run);
+            let message = format!("there is no TaskBook `{name}` in the namespace `{namespace}`: apply it first");
+            return Err(Rejection::new("BookNotFound", message));
+        }
+        (None, _) => None,
+    };
+    let tasks = book.map_or(run.tasks.as_slice(), |book| book.tasks.as_slice());
+    if tasks.is_empty() {
+        return Err(Rejection::new("InvalidBook", "there are no tasks to do"));
+    }
+    let own = book.and_then(|book| book.run_options.clone()).unwrap_or_default();
+    Ok(Sources {
+        run,
+        tasks,
+        inputs: book.map_or(&NO_INPUTS, |book| &book.inputs),
+        targets: run.targets.as_ref().or_else(|| book.and_then(|book| book.targets.as_ref())),
+        options: merged_options(own, run.run_options.as_ref()),
+        locks: book.map_or(&[], |book| book.locks.as_slice()),
+        variables: merged(book.map(|book| book.variables.clone()).unwrap_or_default(), &run.set),
+    })
+}
+
+fn empty_book(book: &TaskBook) -> Rejection {
+    Rejection::new("InvalidBook", format!("the TaskBook `{}` has no spec", name_of(book.metadata.as_ref())))
+}
+
+fn name_of(metadata: Option<&lockstep_apis::v1alpha::Metadata>) -> String {
+    metadata.map(|own| own.name.clone()).unwrap_or_default()
+}
+
+fn name_of_namespace(run: &Run) -> String {
+    run.metadata.as_ref().map(|own| own.namespace.clone()).unwrap_or_default()
+}
+
+/// What the Run gives wins over what the book says, field by field.
+fn merged_options(book: RunOptions, run: Option<&RunOptions>) -> RunOptions {
+    let Some(run) = run else { return book };
+    let given = |run: i32, book: i32| if run == 0 { book } else { run };
+    RunOptions {
+        timeout: run.timeout.or(book.timeout),
+        serialize: run.serialize.clone().or(book.serialize),
+        grace: run.grace.or(book.grace),
+        on_unreachable: given(run.on_unreachable, book.on_unreachable),
+        on_node_lost: given(run.on_node_lost, book.on_node_lost),
+        on_failure: given(run.on_failure, book.on_failure),
+        concurrent: run.concurrent || book.concurrent,
+        ordering: given(run.ordering, book.ordering),
+    }
+}
+
+/// Maps merge deeply, everything else is replaced.
+fn merged(mut weak: BTreeMap<String, Value>, strong: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    for (name, value) in strong {
+        let below = weak.remove(name).and_then(|value| match value.kind {
+            Some(Kind::Map(map)) => Some(map.entries),
+            _ => None,
+        });
+        let value = match (below, value.as_map()) {
+            (Some(weak), Some(strong)) => Kind::Map(ValueMap { entries: merged(weak, strong) }).into(),
+            _ => value.clone(),
+        };
+        weak.insert(name.clone(), value);
+    }
+    weak
+}
+
+/// Actions that the cluster's Config does not allow.
+fn forbidden(tasks: &[Task], config: Option<&Config>) -> Vec<Violation> {
+    let allowed = config.and_then(|config| config.spec.as_ref()).map_or(&[][..], |spec| &spec.action_allow_list);
+    if allowed.is_empty() {
+        return Vec::new();
+    }
+    let is_allowed = |action: &str| {
+        allowed.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(family) => action.starts_with(family),
+            None => pattern == action,
+        })
+    };
+    let tasks = tasks.iter().enumerate().filter(|(_, task)| !is_allowed(&task.action));
+    tasks
+        .map(|(index, task)| {
+            let message = format!("`{}` is not in `actionAllowList` of the Config `cluster`", task.action);
+            of_field("ActionNotAllowed", format!("spec.tasks[{index}].{}", task.action), message)
+        })
+        .collect()
+}
+
+fn only_reads(tasks: &[Task]) -> bool {
+    tasks.iter().all(|task| params::action(&task.action).is_some_and(|action| action.reads_only))
+}
+
+/// The Run's nodes, in order of name.
+fn choose<'a>(sources: &Sources<'_>, inventory: &targets::Inventory<'a>) -> Result<Vec<AdmissionNode<'a>>, Rejection> {
+    let Some(given) = sources.targets else {
+        let message = "neither the book nor the Run says which nodes: give `targets`, or `all: true` for every node";
+        return Err(Rejection::new("NoTargets", message));
+    };
+    if check::is_unsaid_all(given) {
+        return Err(Rejection::of("NoTargets", vec![check::no_targets("spec.targets")]));
+    }
+    let chosen = inventory.choose(given, &inventory.all())?;
+    if chosen.is_empty() {
+        return Err(Rejection::new("NoTargets", inventory.nothing_matched(given)));
+    }
+    Ok(chosen)
+}
+
+/// The labels that the tasks read; `None`: all of them may be read.
+fn labels_read(tasks: &[CheckedTask<'_>]) -> Option<BTreeSet<String>> {
+    let mut labels = BTreeSet::new();
+    for reference in tasks.iter().flat_map(|task| task.references.iter()) {
+        match (reference.root, reference.path.first().map(String::as_str), reference.path.get(1)) {
+            (Root::Nodes, ..) => return None,
+            (Root::Node, Some("labels"), Some(label)) => {
+                labels.insert(label.clone());
+            }
+            (Root::Node, None | Some("labels"), _) => return None,
+            _ => {}
+        }
+    }
+    Some(labels)
+}
+
+fn snapshot_node(
+    node: &AdmissionNode<'_>,
+    on_unreachable: OnUnreachable,
+    labels: Option<&BTreeSet<String>>,
+) -> SnapshotNode {
+    let metadata = node.node.metadata.clone().unwrap_or_default();
+    let mut kept = metadata.labels;
+    if let Some(labels) = labels {
+        kept.retain(|label, _| labels.contains(label));
+    }
+    let early = early_end(node, on_unreachable);
+    SnapshotNode { uid: metadata.uuid, name: metadata.name, labels: kept, early: early.into() }
+}
+
+fn early_end(node: &AdmissionNode<'_>, on_unreachable: OnUnreachable) -> EarlyEnd {
+    let cordoned = node.node.spec.as_ref().is_some_and(|spec| spec.unschedulable);
+    match on_unreachable {
+        _ if cordoned => EarlyEnd::Cordoned,
+        _ if node.up => EarlyEnd::Unspecified,
+        OnUnreachable::Wait => EarlyEnd::Unspecified,
+        OnUnreachable::Fail => EarlyEnd::UnreachableFailed,
+        OnUnreachable::Skip | OnUnreachable::Unspecified => EarlyEnd::UnreachableSkipped,
+    }
+}
+
+#[cfg(test)]
+mod tests;

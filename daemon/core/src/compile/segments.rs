@@ -1,0 +1,179 @@
+//! Cuts tasks into groups and segments. A segment ends only where nodes must wait for each other: at a group's border,
+//! at `sync: true`, and around a task that not every node of the window does. What a task reads of another node is of
+//! a task that one node does, and that task is a segment of its own: so it is always in an earlier segment.
+
+use std::collections::BTreeSet;
+
+use lockstep_apis::v1alpha::{CompiledTask, OnInterrupt, Serialize, SnapshotNode};
+use lockstep_apis::{duration, params};
+
+use super::targets::{self, Inventory};
+use super::{AdmissionNode, CheckedTask, EarlyEnd, Group, Rejection, RunOptions, Segment, windows};
+use crate::check;
+use crate::references::Root;
+
+/// Default of a task's `timeout`, in milliseconds: ten minutes.
+const TASK_TIMEOUT_MS: u64 = 600_000;
+
+/// Groups and segments of a Run whose nodes are `chosen` and, in the same order, `nodes`.
+pub(super) fn cut(
+    tasks: &[CheckedTask<'_>],
+    options: &RunOptions,
+    inventory: &Inventory<'_>,
+    chosen: &[AdmissionNode<'_>],
+    nodes: &[SnapshotNode],
+) -> Result<(Vec<Group>, Vec<Segment>), Rejection> {
+    let cutting = Cutting { read: Read::of(tasks), inventory, chosen, nodes };
+    let all: Vec<u32> = (0..nodes.len() as u32).collect();
+    let (mut groups, mut segments) = (Vec::new(), Vec::new());
+    for range in ranges(tasks, options) {
+        let first = &tasks[range.start];
+        let own = first.task.serialize.as_ref().filter(|_| options.serialize.is_none());
+        let members = match (own, &first.task.targets) {
+            // The group's nodes are those that do its task.
+            (Some(_), Some(_)) => cutting.targeted(first)?,
+            _ => all.clone(),
+        };
+        let serialize: Option<&Serialize> = own.or(options.serialize.as_ref());
+        let mut group = windows::group(serialize, options, &members);
+        group.first_segment = segments.len() as u32;
+        cutting.segments(&tasks[range.clone()], range.start, own.is_some(), &members, &mut segments)?;
+        group.segment_count = segments.len() as u32 - group.first_segment;
+        groups.push(group);
+    }
+    Ok((groups, segments))
+}
+
+/// Which tasks are one group: all if the book is serialized, else each serialized task alone and the rest between.
+fn ranges(tasks: &[CheckedTask<'_>], options: &RunOptions) -> Vec<std::ops::Range<usize>> {
+    if options.serialize.is_some() {
+        return vec![0..tasks.len()];
+    }
+    let mut ranges: Vec<std::ops::Range<usize>> = Vec::new();
+    for (index, own) in tasks.iter().enumerate() {
+        let alone = own.task.serialize.is_some();
+        let joins = !alone && index > 0 && tasks[index - 1].task.serialize.is_none();
+        match ranges.last_mut() {
+            Some(last) if joins => last.end = index + 1,
+            _ => ranges.push(index..index + 1),
+        }
+    }
+    ranges
+}
+
+/// What tasks read of others.
+struct Read {
+    results: BTreeSet<String>,
+    shared: BTreeSet<String>,
+}
+
+impl Read {
+    fn of(tasks: &[CheckedTask<'_>]) -> Self {
+        let ids = |root| {
+            let all = tasks.iter().flat_map(|task| task.references.iter());
+            all.filter(|reference| reference.root == root)
+                .filter_map(|reference| reference.path.first().cloned())
+                .collect()
+        };
+        Self { results: ids(Root::Results), shared: ids(Root::Shared) }
+    }
+}
+
+struct Cutting<'c> {
+    read: Read,
+    inventory: &'c Inventory<'c>,
+    chosen: &'c [AdmissionNode<'c>],
+    nodes: &'c [SnapshotNode],
+}
+
+impl Cutting<'_> {
+    fn segments(
+        &self,
+        tasks: &[CheckedTask<'_>],
+        first: usize,
+        group_of_one: bool,
+        members: &[u32],
+        segments: &mut Vec<Segment>,
+    ) -> Result<(), Rejection> {
+        let mut open = false;
+        for (offset, own) in tasks.iter().enumerate() {
+            let apart = own.task.run_once || (own.task.targets.is_some() && !group_of_one);
+            if !open || apart || own.task.sync {
+                let nodes = if apart { self.doers(own, members)? } else { Vec::new() };
+                segments.push(Segment { nodes, all_of_window: !apart, ..Segment::default() });
+            }
+            open = !apart;
+            let segment = segments.last_mut().expect("invariant: the first task opens a segment");
+            segment.tasks.push(self.task(own, (first + offset) as u32));
+            segment.reads_nodes |= own.references.uses(Root::Nodes);
+            for reference in own.references.iter().filter(|reference| reference.root == Root::Shared) {
+                let id = reference.path.first().filter(|id| !segment.reads_shared.contains(id));
+                segment.reads_shared.extend(id.cloned());
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes of a task that not every node does.
+    fn doers(&self, own: &CheckedTask<'_>, members: &[u32]) -> Result<Vec<u32>, Rejection> {
+        let targeted = if own.task.targets.is_some() { self.targeted(own)? } else { members.to_vec() };
+        if !own.task.run_once {
+            return Ok(targeted);
+        }
+        // One that does nothing cannot do it for all; if none can, the first says why.
+        let works = |node: &&u32| self.nodes[**node as usize].early() == EarlyEnd::Unspecified;
+        Ok(targeted.iter().find(works).or(targeted.first()).copied().into_iter().collect())
+    }
+
+    /// The Run's nodes that a task's own targets mean.
+    fn targeted(&self, own: &CheckedTask<'_>) -> Result<Vec<u32>, Rejection> {
+        let given = own.task.targets.clone().unwrap_or_default();
+        let called = if own.task.name.is_empty() { &own.task.action } else { &own.task.name };
+        if check::is_unsaid_all(&given) {
+            let field = format!("the targets of the task `{called}`");
+            return Err(Rejection::of("NoTargets", vec![check::no_targets(&field)]));
+        }
+        let chosen = self.inventory.choose(&given, self.chosen).map_err(|mut rejection| {
+            rejection.message = format!("the task `{called}`: {}", rejection.message);
+            rejection
+        })?;
+        if chosen.is_empty() {
+            let message = format!("the task `{called}` has targets that match none of the Run's nodes");
+            return Err(Rejection::new("NoTargets", message));
+        }
+        let names: BTreeSet<&str> = chosen.iter().map(targets::name).collect();
+        let all = self.nodes.iter().enumerate();
+        Ok(all.filter(|(_, node)| names.contains(node.name.as_str())).map(|(index, _)| index as u32).collect())
+    }
+
+    fn task(&self, own: &CheckedTask<'_>, index: u32) -> CompiledTask {
+        let task = own.task;
+        let on_interrupt = match task.on_interrupt() {
+            OnInterrupt::Unspecified if params::action(&task.action).is_some_and(|action| action.converges) => {
+                OnInterrupt::Rerun
+            }
+            OnInterrupt::Unspecified => OnInterrupt::Fail,
+            given => given,
+        };
+        let shared = own.single_producer && self.read.shared.contains(&own.id);
+        CompiledTask {
+            index,
+            id: own.id.clone(),
+            name: task.name.clone(),
+            action: task.action.clone(),
+            parameters: task.parameters.clone(),
+            when: task.when.clone(),
+            success: task.success.clone(),
+            changed: task.changed.clone(),
+            timeout_ms: task.timeout.as_ref().map_or(TASK_TIMEOUT_MS, duration::from_proto),
+            keep_result: shared || (!own.id.is_empty() && self.read.results.contains(&own.id)),
+            shared,
+            secret: task.register.as_ref().is_some_and(|register| register.secret),
+            sensitive: task.sensitive,
+            environment: task.environment.clone(),
+            user: task.user.clone(),
+            working_directory: task.working_directory.clone(),
+            on_interrupt: on_interrupt.into(),
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! Claims about the compiler, as transcripts: a book and nodes in, groups, windows and segments out.
+
+use lockstep_apis::manifest;
+use lockstep_apis::v1alpha::{Metadata, NodeSpec, NodeStatus, Object, OnFailure, OnInterrupt, object};
+
+use super::*;
+
+/// A small cluster: nodes named `n1`…, with whatever a test sets on them.
+struct Cluster {
+    nodes: Vec<(Node, bool)>,
+    groups: Vec<NodeGroup>,
+    config: Option<Config>,
+}
+
+fn cluster(count: usize) -> Cluster {
+    let node = |index: usize| {
+        let name = format!("n{index}");
+        let role = if index.is_multiple_of(2) { "db" } else { "web" };
+        let labels = BTreeMap::from([("role".to_owned(), role.to_owned()), ("rank".to_owned(), index.to_string())]);
+        let metadata = Metadata { uuid: format!("uid-{name}"), name, labels, ..Metadata::default() };
+        let facts = serde_json::json!({"cpu": {"count": index}});
+        let status = NodeStatus { facts: Some(facts.into()), ..NodeStatus::default() };
+        (Node { metadata: Some(metadata), spec: None, status: Some(status) }, true)
+    };
+    Cluster { nodes: (1..=count).map(node).collect(), groups: Vec::new(), config: None }
+}
+
+impl Cluster {
+    fn down(mut self, index: usize) -> Self {
+        self.nodes[index - 1].1 = false;
+        self
+    }
+
+    fn cordoned(mut self, index: usize) -> Self {
+        self.nodes[index - 1].0.spec = Some(NodeSpec { unschedulable: true });
+        self
+    }
+
+    fn group(mut self, yaml: &str) -> Self {
+        let yaml = format!("metadata: {{apiVersion: v1alpha, kind: NodeGroup, {yaml}");
+        if let Some(object::Kind::NodeGroup(group)) = decode(&yaml).kind {
+            self.groups.push(group);
+        }
+        self
+    }
+
+    fn compile(&self, run: &Run, book: Option<&TaskBook>) -> Result<Snapshot, Rejection> {
+        self.admit(run, book, None)
+    }
+
+    fn admit(&self, run: &Run, book: Option<&TaskBook>, retry: Option<Retry<'_>>) -> Result<Snapshot, Rejection> {
+        let nodes: Vec<_> = self.nodes.iter().rev().map(|(node, up)| AdmissionNode { node, up: *up }).collect();
+        let groups: Vec<&NodeGroup> = self.groups.iter().collect();
+        compile(&Admission {
+            run,
+            book,
+            nodes: &nodes,
+            groups: &groups,
+            config: self.config.as_ref(),
+            now_ms: 1_000,
+            retry,
+        })
+    }
+}
+
+fn decode(yaml: &str) -> Object {
+    let objects = manifest::decode("test.yaml", yaml.as_bytes(), Some("shop"));
+    objects.unwrap_or_else(|violations| panic!("{yaml}\n{violations:?}")).remove(0)
+}
+
+fn book(spec: &str) -> TaskBook {
+    let yaml = format!("metadata: {{apiVersion: v1alpha, kind: TaskBook, name: web}}\nspec:\n{spec}");
+    match decode(&yaml).kind {
+        Some(object::Kind::TaskBook(book)) => book,
+        _ => panic!("no book"),
+    }
+}
+
+fn run(spec: &str) -> Run {
+    let yaml = format!("metadata: {{apiVersion: v1alpha, kind: Run, name: r1}}\nspec:\n{spec}");
+    match decode(&yaml).kind {
+        Some(object::Kind::Run(mut run)) => {
+            run.metadata.as_mut().unwrap().uuid = "run-1".to_owned();
+            run
+        }
+        _ => panic!("no Run"),
+    }
+}
+
+/// Groups, windows and segments in a few lines.
+fn transcript(snapshot: &Snapshot) -> String {
+    let names = |nodes: &[u32]| {
+        let names: Vec<&str> = nodes.iter().map(|node| snapshot.nodes[*node as usize].name.as_str()).collect();
+        names.join(" ")
+    };
+    let mut lines = Vec::new();
+    for group in &snapshot.groups {
+        let kind = if group.serialized { "serialized" } else { "all at once" };
+        let windows: Vec<String> =
+            group.windows.iter().map(|window| format!("{}[{}]", window.size, names(&window.nodes))).collect();
+        lines.push(format!("{kind}, {:?} after {}: {}", group.on_failure(), group.max_failures, windows.join(" ")));
+        let range = group.first_segment as usize..(group.first_segment + group.segment_count) as usize;
+        for segment in &snapshot.segments[range] {
+            let who = if segment.all_of_window { "all".to_owned() } else { names(&segment.nodes) };
+            let tasks: Vec<String> = segment
+                .tasks
+                .iter()
+                .map(|task| {
+                    let marks = [(task.keep_result, "+"), (task.shared, "!"), (task.secret, "*")];
+                    let marks: String = marks.iter().filter(|(set, _)| *set).map(|(_, mark)| *mark).collect();
+                    format!("{}{marks}", task.id)
+                })
+                .collect();
+            let reads = if segment.reads_shared.is_empty() {
+                String::new()
+            } else {
+                format!(" reads {}", segment.reads_shared.join(" "))
+            };
+            lines.push(format!("  {who}: {}{reads}", tasks.join(" ")));
+        }
+    }
+    lines.join("\n")
+}
+
+fn of(cluster: &Cluster, spec: &str) -> String {
+    match cluster.compile(&run("  taskBooks: [web]"), Some(&book(spec))) {
+        Ok(snapshot) => transcript(&snapshot),
+        Err(rejection) => format!("{}: {}", rejection.reason, rejection.message),
+    }
+}
+
+const ALL: &str = "  targets: {all: true}\n";
+
+#[test]
+fn tasks_without_sync_points_are_one_segment_of_one_window() {
+    let spec =
+        format!("{ALL}  tasks: [{{name: a, command.run: {{argv: [x]}}}}, {{name: b, command.run: {{argv: [x]}}}}]");
+    assert_eq!(of(&cluster(3), &spec), "all at once, StopNow after 0: 3[n1 n2 n3]\n  all: a b");
+}
+
+#[test]
+fn segments_are_cut_at_sync_points_only() {
+    let spec = format!(
+        "{ALL}{}",
+        r#"  tasks:
+    - {name: a, command.run: {argv: [x]}}
+    - {name: b, command.run: {argv: [x]}, when: results.a.changed}
+    - {name: c, command.run: {argv: [x]}, sync: true}
+    - {name: d, command.run: {argv: [x]}}
+    - {name: init, command.run: {argv: [x]}, targets: {selector: role=db}}
+    - {name: token, command.run: {argv: [x]}, targets: {selector: role=db, limit: 1}, register: {secret: true}}
+    - {name: once, command.run: {argv: [x]}, runOnce: true}
+    - {name: e, file.managed: {path: /x, template: "{{shared.token.stdout}}"}}
+    - {name: f, command.run: {argv: [x]}, when: shared.once.changed && shared.token.changed}
+"#
+    );
+    assert_eq!(
+        of(&cluster(4), &spec),
+        "all at once, StopNow after 0: 4[n1 n2 n3 n4]\n  all: a+ b\n  all: c d\n  n2 n4: init\n  n2: token+!*\n  \
+         n1: once+!\n  all: e f reads token once"
+    );
+}
+
+#[test]
+fn a_serialized_book_is_one_group_and_its_last_count_is_repeated() {
+    let spec = r#"  targets: {all: true}
+  runOptions: {serialize: {count: [1, "30%"], maxFailures: "25%", onFailure: FinishWindow}}
+  tasks: [{name: a, command.run: {argv: [x]}}, {name: b, command.run: {argv: [x]}, sync: true}]
+"#;
+    assert_eq!(
+        of(&cluster(9), spec),
+        "serialized, FinishWindow after 2: 1[n1] 2[n2 n3] 2[n4 n5] 2[n6 n7] 2[n8 n9]\n  all: a\n  all: b"
+    );
+    // Rounded down, at least one.
+    let small = spec.replace("\"30%\"", "\"1%\"");
+    assert!(of(&cluster(3), &small).starts_with("serialized, FinishWindow after 0: 1[n1] 1[n2] 1[n3]"));
+}
+
+#[test]
+fn a_serialized_task_is_a_group_of_its_own() {
+    let spec = format!(
+        "{ALL}{}",
+        r#"  tasks:
+    - {name: a, command.run: {argv: [x]}}
+    - {name: b, command.run: {argv: [x]}, serialize: 2}
+    - {name: c, command.run: {argv: [x]}, serialize: {count: 1, maxFailures: 1}, targets: {selector: role=db}}
+    - {name: d, command.run: {argv: [x]}}
+    - {name: e, command.run: {argv: [x]}}
+"#
+    );
+    assert_eq!(
+        of(&cluster(4), &spec),
+        "all at once, StopNow after 0: 4[n1 n2 n3 n4]\n  all: a\n\
+         serialized, StopNow after 0: 2[n1 n2] 2[n3 n4]\n  all: b\n\
+         serialized, StopNow after 1: 1[n2] 1[n4]\n  all: c\n\
+         all at once, StopNow after 0: 4[n1 n2 n3 n4]\n  all: d e"
+    );
+}
+
+#[test]
+fn run_once_is_done_by_the_first_node_that_can() {
+    let spec = format!("{ALL}  tasks: [{{name: a, command.run: {{argv: [x]}}, runOnce: true}}]");
+    assert_eq!(of(&cluster(3).cordoned(1), &spec), "all at once, StopNow after 0: 3[n1 n2 n3]\n  n2: a");
+    assert_eq!(of(&cluster(2).down(1).down(2), &spec), "all at once, StopNow after 0: 2[n1 n2]\n  n1: a");
+}
+
+#[test]
+fn targets_choose_these_nodes() {
+    let cluster = cluster(6)
+        .group("name: dbs}\nspec: {selector: role=db}")
+        .group("name: big}\nspec: {where: facts.cpu.count > 3}")
+        .group("name: some}\nspec: {nodes: [n1, n9], include: [dbs], exclude: [big]}")
+        .group("name: loop}\nspec: {include: [pool]}")
+        .group("name: pool}\nspec: {include: [loop]}");
+    let table = [
+        ("{all: true}", "n1 n2 n3 n4 n5 n6"),
+        ("{nodes: [n3, n1]}", "n1 n3"),
+        ("{nodes: [n1], nodeGroups: [dbs]}", "n1 n2 n4 n6"),
+        ("{nodeGroups: [dbs], where: facts.cpu.count > 3}", "n4 n6"),
+        ("{nodeGroups: [some]}", "n1 n2"),
+        ("{selector: 'role!=db', exclude: {nodes: [n1]}}", "n3 n5"),
+        ("{all: true, exclude: {nodeGroups: [big], selector: role=web}}", "n2"),
+        ("{all: true, limit: 2}", "n1 n2"),
+        ("{where: \"node.labels.rank == '5'\"}", "n5"),
+        ("{selector: role=none}", "NoTargets: no node of 6 matches selector `role=none`"),
+        ("{nodes: [n11]}", "UnknownNode: targets names the node `n11`, which is not there: did you mean `n1`?"),
+        (
+            "{nodeGroups: [dbss]}",
+            "UnknownNodeGroup: targets names the NodeGroup `dbss`, which is not there: did you mean `dbs`?",
+        ),
+        ("{nodeGroups: [loop]}", "GroupCycle: NodeGroups include each other: loop → pool → loop"),
+        ("{where: facts.cpu.cuont > 1}", "InvalidWhere: `where: facts.cpu.cuont > 1` has no answer on the node `n1`"),
+    ];
+    for (targets, expected) in table {
+        let spec = format!("  targets: {targets}\n  tasks: [{{name: a, command.run: {{argv: [x]}}}}]");
+        let found = match cluster.compile(&run("  taskBooks: [web]"), Some(&book(&spec))) {
+            Ok(snapshot) => snapshot.nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>().join(" "),
+            Err(rejection) => format!("{}: {}", rejection.reason, rejection.message),
+        };
+        assert!(found.starts_with(expected) && (expected.contains(':') || found == expected), "{targets}: {found}");
+    }
+}
+
+#[test]
+fn the_runs_targets_stand_in_place_of_the_books() {
+    let book = book("  targets: {nodes: [n1]}\n  tasks: [{name: a, command.run: {argv: [x]}}]");
+    let snapshot = cluster(3).compile(&run("  taskBooks: [web]\n  targets: {nodes: [n2]}"), Some(&book)).unwrap();
+    assert_eq!(snapshot.nodes[0].name, "n2");
+    let without = self::book("  tasks: [{name: a, command.run: {argv: [x]}}]");
+    let rejection = cluster(3).compile(&run("  taskBooks: [web]"), Some(&without)).unwrap_err();
+    assert_eq!(rejection.reason, "NoTargets");
+}
+
+#[test]
+fn a_node_with_no_facts_matches_no_condition_on_facts() {
+    let mut cluster = cluster(2);
+    cluster.nodes[0].0.status = None;
+    let book = book("  targets: {where: facts.cpu.count > 0}\n  tasks: [{name: a, command.run: {argv: [x]}}]");
+    let snapshot = cluster.compile(&run("  taskBooks: [web]"), Some(&book)).unwrap();
+    assert_eq!(snapshot.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n2"]);
+}
+
+#[test]
+fn nodes_that_cannot_work_end_early_as_the_options_say() {
+    let early = |options: &str| {
+        let spec = format!("{ALL}{options}  tasks: [{{name: a, command.run: {{argv: [x]}}}}]");
+        let cluster = cluster(3).cordoned(1).down(1).down(2);
+        let snapshot = cluster.compile(&run("  taskBooks: [web]"), Some(&book(&spec))).unwrap();
+        snapshot.nodes.iter().map(|node| node.early()).collect::<Vec<_>>()
+    };
+    use EarlyEnd::{Cordoned, UnreachableFailed, UnreachableSkipped, Unspecified};
+    assert_eq!(early(""), [Cordoned, UnreachableSkipped, Unspecified]);
+    assert_eq!(early("  runOptions: {serialize: 1}\n"), [Cordoned, UnreachableFailed, Unspecified]);
+    assert_eq!(
+        early("  runOptions: {serialize: 1, onUnreachable: Skip}\n"),
+        [Cordoned, UnreachableSkipped, Unspecified]
+    );
+    assert_eq!(early("  runOptions: {onUnreachable: Wait}\n"), [Cordoned, Unspecified, Unspecified]);
+}
+
+#[test]
+fn inputs_are_checked_and_filled_in() {
+    let book = book(
+        r#"  targets: {all: true}
+  inputs:
+    version: {type: string, pattern: '\d+\.\d+', required: true}
+    count: {type: integer, default: 3}
+    mode: {type: string, enum: [fast, safe], default: safe}
+    note: {type: string}
+  tasks: [{name: a, command.run: {argv: ["${{ inputs.version }}"]}}]
+"#,
+    );
+    let run_with = |inputs: &str| run(&format!("  taskBooks: [web]\n  inputs: {inputs}"));
+    let snapshot = cluster(1).compile(&run_with("{version: '1.2'}"), Some(&book)).unwrap();
+    let inputs = serde_json::Value::from(Value::from(snapshot.inputs));
+    assert_eq!(inputs, serde_json::json!({"version": "1.2", "count": 3, "mode": "safe", "note": null}));
+    let rejection = cluster(1).compile(&run_with("{count: '3', mode: slow, vresion: x}"), Some(&book)).unwrap_err();
+    assert_eq!(rejection.reason, "InvalidInputs");
+    let messages: Vec<String> = rejection.violations.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        messages,
+        [
+            "spec.inputs.count: must be an integer, and is the text \"3\"",
+            "spec.inputs.mode: the text \"slow\" is none of \"fast\", \"safe\"",
+            "spec.inputs.vresion: the book has no input `vresion`: did you mean `version`?",
+            "spec.inputs.version: the input `version` is required: give it with `--input version=…`",
+        ]
+    );
+}
+
+#[test]
+fn maps_of_variables_merge_and_lists_are_replaced() {
+    let book = book(
+        "  targets: {all: true}\n  variables: {port: 1, tls: {min: 1, max: 3, l: [1, 2]}}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+    );
+    let run = run("  taskBooks: [web]\n  set: {port: 2, tls: {max: 4, l: [3]}, new: {x: 1}}");
+    let snapshot = cluster(1).compile(&run, Some(&book)).unwrap();
+    let variables = serde_json::Value::from(Value::from(snapshot.variables));
+    let expected = serde_json::json!({"port": 2, "tls": {"min": 1, "max": 4, "l": [3]}, "new": {"x": 1}});
+    assert_eq!(variables, expected);
+}
+
+#[test]
+fn defaults_come_from_the_config_and_the_action() {
+    let spec = "  targets: {all: true}\n  locks: [{name: l, mode: Read}]\n  tasks: [{name: a, command.run: {argv: [x]}}, {name: b, file.absent: {path: /x}, timeout: 5s}, {name: c, command.run: {argv: [x]}, onInterrupt: Rerun}]";
+    let mut cluster = cluster(1);
+    let snapshot = cluster.compile(&run("  taskBooks: [web]\n  priority: 7"), Some(&book(spec))).unwrap();
+    assert_eq!((snapshot.timeout_ms, snapshot.grace_ms), (RUN_TIMEOUT_MS, GRACE_MS));
+    assert_eq!((snapshot.created_ms, snapshot.priority, snapshot.concurrent), (1_000, 7, false));
+    assert_eq!(
+        (snapshot.run_uid.as_str(), snapshot.run_name.as_str(), snapshot.namespace.as_str()),
+        ("run-1", "r1", "shop")
+    );
+    assert_eq!(snapshot.locks.len(), 1);
+    let tasks = &snapshot.segments[0].tasks;
+    assert_eq!(tasks.iter().map(|task| task.timeout_ms).collect::<Vec<_>>(), [600_000, 5_000, 600_000]);
+    let interrupted: Vec<_> = tasks.iter().map(|task| task.on_interrupt()).collect();
+    assert_eq!(interrupted, [OnInterrupt::Fail, OnInterrupt::Rerun, OnInterrupt::Rerun]);
+    let config = "metadata: {apiVersion: v1alpha, kind: Config, name: cluster}\nspec: {runDefaults: {timeout: 2h, grace: 1s}, actionAllowList: ['file.*']}";
+    if let Some(object::Kind::Config(config)) = decode(config).kind {
+        cluster.config = Some(config);
+    }
+    let rejection = cluster.compile(&run("  taskBooks: [web]"), Some(&book(spec))).unwrap_err();
+    assert_eq!(rejection.reason, "InvalidBook");
+    assert_eq!(rejection.violations.len(), 2);
+    assert_eq!(
+        rejection.violations[0].to_string(),
+        "spec.tasks[0].command.run: `command.run` is not in `actionAllowList` of the Config `cluster`"
+    );
+    let files = "  targets: {all: true}\n  runOptions: {grace: 3s}\n  tasks: [{name: b, file.absent: {path: /x}}]";
+    let snapshot = cluster.compile(&run("  taskBooks: [web]"), Some(&book(files))).unwrap();
+    assert_eq!((snapshot.timeout_ms, snapshot.grace_ms), (7_200_000, 3_000));
+}
+
+#[test]
+fn a_run_that_only_reads_does_not_queue() {
+    let spec = format!("{ALL}  tasks: [{{name: a, command.query: {{argv: [x]}}}}]");
+    let snapshot = cluster(1).compile(&run("  taskBooks: [web]"), Some(&book(&spec))).unwrap();
+    assert!(snapshot.concurrent);
+}
+
+#[test]
+fn only_labels_that_are_read_are_kept_unless_any_may_be() {
+    let kept = |argument: &str| {
+        let spec = format!("{ALL}  tasks: [{{name: a, command.run: {{argv: [\"{argument}\"]}}}}]");
+        let snapshot = cluster(1).compile(&run("  taskBooks: [web]"), Some(&book(&spec))).unwrap();
+        snapshot.nodes[0].labels.keys().cloned().collect::<Vec<_>>()
+    };
+    assert!(kept("x").is_empty());
+    assert_eq!(kept("${{ node.labels.rank }}"), ["rank"]);
+    assert_eq!(kept("${{ size(node.labels) }}"), ["rank", "role"]);
+    assert_eq!(kept("${{ size(nodes) }}"), ["rank", "role"]);
+}
+
+#[test]
+fn only_segments_that_read_the_runs_nodes_say_so() {
+    let spec = format!(
+        "{ALL}  tasks: [{{name: a, command.run: {{argv: [x]}}}}, {{name: b, sync: true, command.run: {{argv: [\"${{{{ size(nodes) }}}}\"]}}}}]"
+    );
+    let snapshot = cluster(1).compile(&run("  taskBooks: [web]"), Some(&book(&spec))).unwrap();
+    assert_eq!(snapshot.segments.iter().map(|segment| segment.reads_nodes).collect::<Vec<_>>(), [false, true]);
+}
+
+#[test]
+fn what_is_wrong_with_a_book_rejects_its_run() {
+    let spec = format!("{ALL}  tasks: [{{name: a, command.run: {{argv: [x]}}, when: results.b.changed}}]");
+    assert!(
+        of(&cluster(1), &spec).starts_with("InvalidBook: spec.tasks[0]: reads `results.b`, and no task has the id `b`")
+    );
+    let spec = format!("{ALL}  tasks: [{{name: a, command.run: {{argv: [x]}}, targets: {{nodes: [n2]}}}}]");
+    let only = "  targets: {nodes: [n1]}\n";
+    assert_eq!(
+        of(&cluster(2), &spec.replace(ALL, only)),
+        "NoTargets: the task `a` has targets that match none of the Run's nodes"
+    );
+    let rejection = cluster(1).compile(&run("  taskBooks: [web]"), None).unwrap_err();
+    assert_eq!(rejection.reason, "BookNotFound");
+    assert_eq!(rejection.message, "there is no TaskBook `web` in the namespace `shop`: apply it first");
+}
+
+#[test]
+fn the_same_admission_gives_the_same_snapshot() {
+    let spec = format!("{ALL}  variables: {{a: 1, b: {{c: 2}}}}\n  tasks: [{{name: a, command.run: {{argv: [x]}}}}]");
+    let compile = || cluster(5).compile(&run("  taskBooks: [web]"), Some(&book(&spec))).unwrap();
+    assert_eq!(prost::Message::encode_to_vec(&compile()), prost::Message::encode_to_vec(&compile()));
+}
+
+#[test]
+fn a_retry_takes_on_the_nodes_that_did_not_succeed_with_what_they_read() {
+    let spec = r#"  targets: {all: true}
+  runOptions: {serialize: 2}
+  tasks:
+    - {name: token, command.run: {argv: [x]}, runOnce: true}
+    - {name: db, command.run: {argv: [x]}, targets: {selector: role=db}}
+    - {name: use, command.run: {argv: ["${{ shared.token.stdout }}"]}}
+"#;
+    let cluster = cluster(6).down(5);
+    let old = cluster.compile(&run("  taskBooks: [web]"), Some(&book(spec))).unwrap();
+    let nodes: BTreeSet<String> = ["uid-n3", "uid-n4", "uid-n5", "uid-gone"].map(str::to_owned).into();
+    let shared = BTreeMap::from([("token".to_owned(), Value::map([("stdout", Value::text("t"))]))]);
+    let sealed_shared = BTreeMap::new();
+    let retry = |nodes| Retry { snapshot: &old, nodes, shared: &shared, sealed_shared: &sealed_shared };
+    let mut again = run("  taskBooks: [web]");
+    again.metadata.as_mut().unwrap().uuid = "run-2".to_owned();
+    let snapshot = cluster.admit(&again, None, Some(retry(&nodes))).unwrap();
+    assert_eq!(transcript(&snapshot), "serialized, StopNow after 0: 2[n3 n4] 2[n5]\n  n4: db\n  all: use reads token");
+    assert_eq!((snapshot.run_uid.as_str(), snapshot.shared.len()), ("run-2", 1));
+    assert_eq!(snapshot.nodes[2].early(), EarlyEnd::UnreachableFailed);
+    let none = BTreeSet::new();
+    let rejection = cluster.admit(&again, None, Some(retry(&none))).unwrap_err();
+    assert_eq!(rejection.reason, "NoTargets");
+}
+
+#[test]
+fn on_failure_without_serialize_is_of_the_options() {
+    let spec =
+        format!("{ALL}  runOptions: {{onFailure: FinishWindow}}\n  tasks: [{{name: a, command.run: {{argv: [x]}}}}]");
+    let snapshot = cluster(1).compile(&run("  taskBooks: [web]"), Some(&book(&spec))).unwrap();
+    assert_eq!(snapshot.groups[0].on_failure(), OnFailure::FinishWindow);
+    let run = run("  taskBooks: [web]\n  runOptions: {onFailure: StopNow, serialize: 1}");
+    let snapshot = cluster(1).compile(&run, Some(&book(&spec))).unwrap();
+    assert_eq!(transcript(&snapshot), "serialized, StopNow after 0: 1[n1]\n  all: a");
+}
