@@ -6,8 +6,9 @@
 //! - A server calls these only for the node of the caller's certificate.
 //! - An agent process never asks for an attempt that it was given before, and takes a `Work` only for a claim that it
 //!   waits for. So a repeated offer, or a repeated answer, starts nothing.
-//! - An agent says in its `Hello` what it has folders for; what else its node claimed with an earlier process is
-//!   [`forgotten`] and reported as interrupted.
+//! - An agent says in its `Hello` what it has folders for. What else its node claimed with an earlier process is
+//!   [`forgotten`]: it is offered again, and the agent, which alone knows that no folder is left, reports it as
+//!   interrupted.
 
 mod delivery;
 
@@ -56,6 +57,9 @@ pub enum ClaimAnswer {
     Commit(Commit),
     /// This process holds the claim already (an answer was lost): answer with [`work`].
     Granted,
+    /// An earlier process of this node claimed it: answer `refused`, and [`work`] beside it with no secret opened. An
+    /// agent without a folder of the attempt reports it as [`crate::recovery::interrupted_all`].
+    Forgotten,
     /// Not to be had: answer with this; the agent forgets the attempt.
     Refused(&'static str),
     /// The cache does not know the assignment yet: answer `again`.
@@ -75,7 +79,7 @@ pub fn answer_claim(world: &World, attempt: &Attempt, claim: &Claim) -> ClaimAns
     if let Some(held) = &state.claim {
         return match held.value.instance == claim.instance {
             true => ClaimAnswer::Granted,
-            false => ClaimAnswer::Refused("an earlier process of this node claimed it"),
+            false => ClaimAnswer::Forgotten,
         };
     }
     let Some(assignment) = &state.assignment else { return ClaimAnswer::NotYet };
@@ -112,8 +116,8 @@ pub fn report(attempt: &Attempt, report: &Report, verdict_seen: bool) -> Commit 
         .create(AttemptKey::Report.of(attempt), report.encode_to_vec())
 }
 
-/// Attempts that the node claimed with an earlier process and that no folder is left of: each is to be reported as
-/// [`crate::recovery::interrupted_all`]. `holding` is what the present process, `instance`, said or was given.
+/// Attempts that the node claimed with another process than `instance`, and of which its present one has no folder as
+/// far as this server was told (`holding`): to be offered again, so that the agent can say what became of them.
 pub fn forgotten<'w>(
     world: &'w World,
     node: &str,

@@ -65,6 +65,7 @@ pub fn work(world: &World, attempt: &Attempt) -> Option<Delivery> {
             variables: snapshot.variables.clone(),
             known: assignment.known.clone(),
             grace_ms: snapshot.grace_ms,
+            nodes: if segment.reads_nodes { snapshot.nodes.clone() } else { Vec::new() },
             ..Default::default()
         },
         sealed: Vec::new(),
