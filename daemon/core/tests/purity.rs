@@ -1,6 +1,8 @@
 //! The core is pure by what it depends on: nothing that waits, tells the time, draws lots, or touches files and
 //! networks is in its dependency tree.
 
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "looks at the core from outside")]
+
 use std::process::Command;
 
 /// Names of packages, a trailing `*` for all that begin so. `uuid` may be there without what makes one: that would

@@ -220,6 +220,7 @@ fn work(snapshot: Snapshot) -> Work {
         run_uid,
         run_name,
         namespace,
+        nodes: vec![node.clone()],
         node_uid: node.uid,
         node_name: node.name,
         node_labels: node.labels,

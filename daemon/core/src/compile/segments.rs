@@ -46,15 +46,12 @@ pub(super) fn cut(
 
 /// Which tasks are one group: all if the book is serialized, else each serialized task alone and the rest between.
 fn ranges(tasks: &[CheckedTask<'_>], options: &RunOptions) -> Vec<std::ops::Range<usize>> {
-    if options.serialize.is_some() {
-        return vec![0..tasks.len()];
-    }
+    let whole = options.serialize.is_some();
     let mut ranges: Vec<std::ops::Range<usize>> = Vec::new();
     for (index, own) in tasks.iter().enumerate() {
-        let alone = own.task.serialize.is_some();
-        let joins = !alone && index > 0 && tasks[index - 1].task.serialize.is_none();
+        let joins = index > 0 && own.task.serialize.is_none() && tasks[index - 1].task.serialize.is_none();
         match ranges.last_mut() {
-            Some(last) if joins => last.end = index + 1,
+            Some(last) if joins || whole => last.end = index + 1,
             _ => ranges.push(index..index + 1),
         }
     }

@@ -208,15 +208,9 @@ impl Lowering<'_> {
             );
             return Err(self.error(name, message));
         }
-        let pattern = match (function, arguments.get(1)) {
-            (Function::Matches, Some(Node::Literal(Value { kind: Some(kind) }))) => match kind {
-                lockstep_apis::v1alpha::value::Kind::Text(text) => {
-                    Some(functions::pattern(text).map_err(|message| self.error("matches", message))?)
-                }
-                _ => None,
-            },
-            _ => None,
-        };
+        // A pattern that is written out is compiled here, and wrong ones are told before anything runs.
+        let written = arguments.get(1).filter(|_| function == Function::Matches).and_then(Node::literal_text);
+        let pattern = written.map(functions::pattern).transpose().map_err(|message| self.error("matches", message))?;
         Ok(Node::Call { function, arguments, pattern })
     }
 

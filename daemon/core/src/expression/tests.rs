@@ -293,6 +293,7 @@ mod oracle {
         json(&program.execute(&context).ok()?)
     }
 
+    #[allow(clippy::disallowed_types, reason = "the crate's interface")]
     fn cel_variables() -> cel::Value {
         let map: std::collections::HashMap<String, cel::Value> = [
             ("i".to_owned(), cel::Value::from(7)),

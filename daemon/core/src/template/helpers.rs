@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use lockstep_apis::v1alpha::Value;
 
-use super::render::{step, taken, truthy};
 use super::digest;
+use super::render::{step, taken, truthy};
 use crate::expression::EvaluationError;
 use crate::expression::evaluate::Operator;
 use crate::expression::meter::Meter;
