@@ -33,6 +33,18 @@ pub(crate) fn is_there(identity: Identity) -> bool {
     process(identity.pid).is_some_and(|process| process.start_ticks == identity.start_ticks && !process.zombie)
 }
 
+/// Sends SIGTERM to the executor itself, if it still is there; its children are its own to end.
+pub(crate) fn terminate(identity: Identity) {
+    let handle = Pid::from_raw(identity.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    // The handle first: from then on the number cannot become another process under our hands.
+    if let Some(handle) = handle
+        && is_there(identity)
+    {
+        // It may have ended meanwhile.
+        let _ = pidfd_send_signal(handle, Signal::TERM);
+    }
+}
+
 /// Kills every process of the dead executor's session. `true`: none is left.
 pub(crate) fn kill(identity: Identity) -> bool {
     if !identity.leads_session {

@@ -141,7 +141,14 @@ pub fn executor(path: &Path) -> Option<u32> {
 /// Asks for an end: a running task gets SIGTERM, after its grace SIGKILL, and no other is started. Works whether or not
 /// an executor is alive; asking twice is asking once.
 pub fn cancel(path: &Path) -> Result<(), SegmentError> {
-    File::create(Folder::at(path).cancel()).map(drop).map_err(SegmentError::file("cancel", path))
+    let folder = Folder::at(path);
+    File::create(folder.cancel()).map(drop).map_err(SegmentError::file("cancel", path))?;
+    // After the mark: an executor that has no handler yet dies of this without having begun a task, the next one sees
+    // the mark.
+    if let Some(identity) = folder.identity() {
+        leftovers::terminate(identity);
+    }
+    Ok(())
 }
 
 /// Whole chunks of output from byte `from` on, and where the next read goes on. Empty: nothing more is there yet.
