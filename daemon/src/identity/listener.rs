@@ -195,14 +195,20 @@ impl ClientCertVerifier for ClientVerifier {
 
 /// The connections that are open, to cut those of who is no longer welcome. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Connections(Arc<Mutex<HashMap<u64, (Option<PeerIdentity>, Weak<Cut>)>>>);
+pub struct Connections(Arc<Mutex<HashMap<u64, Open>>>);
+
+/// One that is open: whose, and how to end it.
+struct Open {
+    identity: Option<PeerIdentity>,
+    cut: Weak<Cut>,
+}
 
 impl Connections {
     /// Ends every connection whose identity the predicate names. Returns how many.
     pub fn cut(&self, unwelcome: impl Fn(&PeerIdentity) -> bool) -> usize {
         let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let named = open.values().filter(|(identity, _)| identity.as_ref().is_some_and(&unwelcome));
-        named.filter_map(|(_, cut)| cut.upgrade()).map(|cut| cut.now()).count()
+        let named = open.values().filter(|open| open.identity.as_ref().is_some_and(&unwelcome));
+        named.filter_map(|open| open.cut.upgrade()).map(|cut| cut.now()).count()
     }
 
     /// How many are open.
@@ -217,7 +223,7 @@ impl Connections {
 
     fn add(&self, number: u64, identity: Option<PeerIdentity>) -> Arc<Cut> {
         let cut = Arc::new(Cut::default());
-        let entry = (identity, Arc::downgrade(&cut));
+        let entry = Open { identity, cut: Arc::downgrade(&cut) };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(number, entry);
         cut
     }

@@ -50,7 +50,7 @@ impl Cluster {
 
     /// Calls with a client's identity; `None`: refused, at whatever point.
     async fn try_as(&self, identity: &ClientIdentity) -> Option<Caller> {
-        let channel = connect(&[self.address.clone()], identity).await.ok()?;
+        let channel = connect(std::slice::from_ref(&self.address), identity).await.ok()?;
         self.caller(channel).await.ok()
     }
 }
@@ -141,8 +141,8 @@ async fn who_is_no_longer_welcome_is_cut_off_at_once() {
     let client = leaf(&cluster.ca, Role::Node, "n1", now_ms()).client().unwrap();
     let other = leaf(&cluster.ca, Role::Node, "n2", now_ms()).client().unwrap();
     let channels = (
-        connect(&[cluster.address.clone()], &client).await.unwrap(),
-        connect(&[cluster.address.clone()], &other).await.unwrap(),
+        connect(std::slice::from_ref(&cluster.address), &client).await.unwrap(),
+        connect(std::slice::from_ref(&cluster.address), &other).await.unwrap(),
     );
     let mut watch = HealthClient::new(channels.0).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert!(watch.message().await.unwrap().is_some());
@@ -174,4 +174,62 @@ async fn a_renewed_leaf_is_used_without_a_restart() {
     tls.replace(&second).unwrap();
     let after = tls.current.read().unwrap().cert[0].clone();
     assert_eq!((before, after), (first.chain()[0].clone(), second.chain()[0].clone()));
+}
+
+/// A chain with any SANs and basic constraints, truly signed by the nodes' intermediate.
+fn odd_chain(cluster: &Cluster, sans: &[&str], is_ca: bool) -> (Vec<CertificateDer<'static>>, rcgen::KeyPair) {
+    use rustls::pki_types::pem::PemObject;
+    let folder = cluster.folder.path().join("ca");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let issuer_key = rcgen::KeyPair::from_pem(&read("node.key")).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&read("node.crt"), issuer_key).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.subject_alt_names = sans.iter().map(|uri| rcgen::SanType::URI((*uri).try_into().unwrap())).collect();
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    if is_ca {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    }
+    let leaf = params.signed_by(&key, &issuer).unwrap();
+    (vec![leaf.der().clone(), CertificateDer::from_pem_slice(read("node.crt").as_bytes()).unwrap()], key)
+}
+
+#[tokio::test]
+async fn an_identity_is_one_uri_of_our_trust_domain_in_a_leaf() {
+    let cluster = Cluster::new("c1").await;
+    let accepts = async |sans: &[&str], is_ca| {
+        let (chain, key) = odd_chain(&cluster, sans, is_ca);
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let client = ClientIdentity::new(cluster.ca.authority().clone(), chain, key).unwrap();
+        cluster.try_as(&client).await.is_some()
+    };
+    assert!(accepts(&["spiffe://c1/node/n1"], false).await, "what is wrong below is the only thing wrong");
+    for sans in [
+        &["spiffe://c1/node/n1", "spiffe://c1/node/n2"][..],
+        &["spiffe://c1/node/n1", "https://example.org"],
+        &["spiffe://c2/node/n1"],
+        &["spiffe://c1/user/n1"],
+        &["spiffe://c1/server/n1"],
+        &["spiffe://c1/node/"],
+        &["spiffe://c1/node/%2e%2e"],
+        &[],
+    ] {
+        assert!(!accepts(sans, false).await, "{sans:?}");
+    }
+    assert!(!accepts(&["spiffe://c1/node/n1"], true).await, "a CA as a leaf");
+}
+
+#[tokio::test]
+async fn more_strangers_than_there_is_room_for_keep_nobody_out_for_long() {
+    let cluster = Cluster::new("c1").await;
+    // Silent ones that hold every place of the handshake. When they go, the next is served.
+    let mut silent = Vec::new();
+    for _ in 0..MAX_ANONYMOUS {
+        silent.push(TcpStream::connect(&cluster.address).await.unwrap());
+    }
+    let client = leaf(&cluster.ca, Role::User, "u1", now_ms()).client().unwrap();
+    // The client is polled first: it connects while all places are taken.
+    let meanwhile = async move { drop(silent) };
+    let (served, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(9), cluster.try_as(&client)), meanwhile);
+    assert!(served.expect("sooner than a handshake may take").is_some());
 }
