@@ -53,7 +53,7 @@ impl EtcdCluster {
     pub async fn start_with(members: usize, arguments: &[&str]) -> anyhow::Result<Self> {
         let program = find(&std::env::var_os("PATH").unwrap_or_default())?;
         let folder = tempfile::Builder::new().prefix("lockstep-etcd-").tempdir()?.keep();
-        write_certificates(&folder)?;
+        write_certificates(&folder, &["127.0.0.1", "localhost"])?;
         let guard = guard(&folder)?;
         let mut cluster = Self {
             folder,
@@ -95,6 +95,11 @@ impl EtcdCluster {
     /// How many members the cluster has, dead ones too.
     pub fn size(&self) -> usize {
         self.members.len()
+    }
+
+    /// The process of a member, if it lives.
+    pub fn pid(&self, index: usize) -> Option<u32> {
+        self.members[index].process.as_ref().map(Child::id)
     }
 
     /// `kill -9` of a member.
@@ -257,13 +262,14 @@ fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// One certificate for all: it serves and is served on loopback only.
-fn write_certificates(folder: &Path) -> anyhow::Result<()> {
+/// `ca.pem`, and one `cert.pem` and `key.pem` for members and clients alike: they serve tests only.
+pub fn write_certificates(folder: &Path, names: &[&str]) -> anyhow::Result<()> {
     let mut ca = CertificateParams::new(Vec::new())?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
     let key = KeyPair::generate()?;
-    let leaf = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()])?.signed_by(&key, &ca)?;
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let leaf = CertificateParams::new(names)?.signed_by(&key, &ca)?;
     std::fs::write(folder.join("ca.pem"), ca.pem())?;
     std::fs::write(folder.join("cert.pem"), leaf.pem())?;
     std::fs::write(folder.join("key.pem"), key.serialize_pem())?;

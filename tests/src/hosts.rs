@@ -111,15 +111,9 @@ pub fn folder() -> PathBuf {
 
 /// The folder with the programs that were built with this test.
 pub fn programs() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    // target/<profile>/deps/test-… and target/<profile>/program
-    let folder = own.ancestors().nth(2).context("a test program lies in target/<profile>/deps")?;
-    for program in ["lockstepd", "lockstep"] {
-        if !folder.join(program).is_file() {
-            bail!("{} is missing: run `make build` first", folder.join(program).display());
-        }
-    }
-    Ok(folder.to_owned())
+    let daemon = crate::daemon::program("lockstepd")?;
+    crate::daemon::program("lockstep")?;
+    Ok(daemon.parent().context("a program lies in a folder")?.to_owned())
 }
 
 fn text(output: &Output) -> String {

@@ -137,7 +137,8 @@ pub(crate) async fn what_breaks_the_rules_is_refused_whole(lab: Lab) {
         (Commit::new().when(Compare::Absent(key(""))).put(key("k"), Vec::new()), false),
         (many(MAX_OPERATIONS + 1), true),
         (put("k", "1").put(key("l"), large), true),
-        (Commit::new().put(key("k"), half.clone()).put(key("l"), half), true),
+        (Commit::new().put(key("k"), half.clone()).put(key("l"), half.clone()), true),
+        (Commit::new().when(Compare::Value(key("k"), half.clone())).put(key("l"), half), true),
         (put(&"k".repeat(3000), "1"), true),
     ] {
         let error = within(store.commit(&commit)).await.expect_err("against the rules");

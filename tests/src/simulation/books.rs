@@ -1,0 +1,119 @@
+//! Random Runs: groups, windows, barriers, subsets, locks, limits, priorities; and how each task will end.
+
+use lockstep_apis::v1alpha::{
+    CompiledTask, EarlyEnd, Group, LockMode, LockRequest, Metadata, OnFailure, OnInterrupt, Outcome, Run, Segment, Snapshot,
+    SnapshotNode, Window,
+};
+
+use super::random::Random;
+
+/// One Run of the simulation.
+#[derive(Clone, Debug)]
+pub(crate) struct Book {
+    pub(crate) run: Run,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) created_ms: u64,
+    /// How likely a task fails, in a thousand.
+    fails: u64,
+    seed: u64,
+}
+
+pub(crate) fn node_uid(node: usize) -> String {
+    format!("n{node}")
+}
+
+impl Book {
+    pub(crate) fn random(random: &mut Random, at: usize, nodes: usize, start_ms: u64) -> Book {
+        let created_ms = start_ms + random.between(0, 4000);
+        let members: Vec<u32> = (0..nodes as u32).collect();
+        let mut snapshot = Snapshot {
+            run_uid: format!("r{at}"),
+            run_name: format!("run{at}"),
+            namespace: "sim".into(),
+            nodes: (0..nodes).map(|node| sim_node(random, node)).collect(),
+            timeout_ms: if random.chance(400) { random.between(4_000, 12_000) } else { random.between(30_000, 60_000) },
+            grace_ms: random.between(50, 1000),
+            priority: if random.chance(200) { random.between(1, 3) as i32 } else { 0 },
+            concurrent: random.chance(80),
+            created_ms,
+            ..Default::default()
+        };
+        for _ in 0..random.between(1, 2) {
+            add_group(random, &mut snapshot, &members);
+        }
+        if random.chance(400) {
+            let name = if random.chance(700) { "l1" } else { "l2" };
+            let mode = if random.chance(400) { LockMode::Read } else { LockMode::Write };
+            snapshot.locks.push(LockRequest { name: name.into(), mode: mode.into(), ..Default::default() });
+        }
+        let metadata = Metadata {
+            name: snapshot.run_name.clone(),
+            namespace: snapshot.namespace.clone(),
+            uuid: snapshot.run_uid.clone(),
+            ..Default::default()
+        };
+        Book {
+            run: Run { metadata: Some(metadata), ..Default::default() },
+            snapshot,
+            created_ms,
+            fails: *random.pick(&[0, 0, 50, 200]),
+            seed: random.next(),
+        }
+    }
+
+    /// How a task ends on a node if nothing cuts it, and after how many milliseconds. The same at every attempt.
+    pub(crate) fn ends(&self, node: usize, task: u32) -> (Outcome, u64) {
+        let mut random = Random::new(self.seed ^ (node as u64) << 32 ^ u64::from(task));
+        let outcome = match random.chance(self.fails) {
+            true => Outcome::Failed,
+            false => *random.pick(&[Outcome::Ok, Outcome::Changed]),
+        };
+        (outcome, if random.chance(100) { random.between(500, 3000) } else { random.between(5, 200) })
+    }
+}
+
+fn sim_node(random: &mut Random, node: usize) -> SnapshotNode {
+    let early = match random.between(0, 49) {
+        0 => EarlyEnd::Cordoned,
+        1 => EarlyEnd::UnreachableSkipped,
+        2 => EarlyEnd::UnreachableFailed,
+        _ => EarlyEnd::Unspecified,
+    };
+    SnapshotNode { uid: node_uid(node), name: format!("node{node}"), early: early.into(), ..Default::default() }
+}
+
+fn add_group(random: &mut Random, snapshot: &mut Snapshot, all: &[u32]) {
+    let mut members: Vec<u32> = all.iter().copied().filter(|_| random.chance(850)).collect();
+    if members.is_empty() {
+        members = all.to_vec();
+    }
+    let size = if random.chance(300) { members.len() } else { random.between(1, 3) as usize };
+    let first_segment = snapshot.segments.len() as u32;
+    let segments = if random.chance(500) { 1 } else { random.between(2, 3) };
+    for _ in 0..segments {
+        add_segment(random, snapshot, &members);
+    }
+    snapshot.groups.push(Group {
+        windows: members.chunks(size).map(|nodes| Window { nodes: nodes.to_vec(), size: size as u32 }).collect(),
+        first_segment,
+        segment_count: segments as u32,
+        max_failures: if random.chance(600) { 0 } else { random.between(1, 2) as u32 },
+        on_failure: random.pick(&[OnFailure::StopNow, OnFailure::FinishWindow, OnFailure::Unspecified]).to_owned().into(),
+        serialized: size < members.len(),
+    });
+}
+
+fn add_segment(random: &mut Random, snapshot: &mut Snapshot, members: &[u32]) {
+    let next = snapshot.segments.iter().map(|segment| segment.tasks.len() as u32).sum::<u32>();
+    let tasks = (0..random.between(1, 2) as u32).map(|at| CompiledTask {
+        index: next + at,
+        id: format!("t{}", next + at),
+        action: "command.run".into(),
+        on_interrupt: random.pick(&[OnInterrupt::Rerun, OnInterrupt::Rerun, OnInterrupt::Fail]).to_owned().into(),
+        ..Default::default()
+    });
+    let tasks = tasks.collect();
+    let all_of_window = random.chance(750);
+    let nodes = if all_of_window { Vec::new() } else { members.iter().copied().filter(|_| random.chance(500)).collect() };
+    snapshot.segments.push(Segment { tasks, nodes, all_of_window, ..Default::default() });
+}

@@ -1,0 +1,93 @@
+//! A linearizable store in memory with its whole history, as the contract of `lockstep_apis::commit` says. Leases are
+//! reduced to the one that elections need.
+
+use std::collections::BTreeMap;
+
+use lockstep_apis::{
+    commit::{Commit, Compare, Entry, Operation, Revision},
+    keys::{self, Key},
+};
+
+/// One commit that happened.
+#[derive(Clone, Debug)]
+pub(crate) struct Committed {
+    pub(crate) revision: Revision,
+    pub(crate) at_ms: u64,
+    /// The Term its author believed to have, if it acted as leader.
+    pub(crate) term: Option<Revision>,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// One key's change.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Put(Entry),
+    Delete(Key),
+}
+
+#[derive(Default)]
+pub(crate) struct Store {
+    entries: BTreeMap<Key, Entry>,
+    pub(crate) revision: Revision,
+    pub(crate) history: Vec<Committed>,
+}
+
+impl Store {
+    pub(crate) fn get(&self, key: &Key) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// Every entry, as a list at the present revision gives them.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// Carries it out, or does nothing and says so.
+    pub(crate) fn commit(&mut self, commit: &Commit, term: Option<Revision>, at_ms: u64) -> Option<Revision> {
+        assert!(commit.operations.len() <= 100 && commit.compares.len() <= 128, "too large a commit: {commit:?}");
+        if !commit.compares.iter().all(|compare| self.holds(compare)) {
+            return None;
+        }
+        self.revision += 1;
+        let mut changes = Vec::new();
+        for operation in &commit.operations {
+            match operation {
+                Operation::Put { key, value, .. } => changes.push(self.put(key, value)),
+                Operation::Delete(key) => changes.extend(self.delete(key)),
+                Operation::DeletePrefix(prefix) => {
+                    let under = |key: &&Key| key.as_str().starts_with(prefix.as_str());
+                    let keys: Vec<Key> = self.entries.keys().filter(under).cloned().collect();
+                    changes.extend(keys.iter().filter_map(|key| self.delete(key)));
+                }
+            }
+        }
+        self.history.push(Committed { revision: self.revision, at_ms, term, changes });
+        Some(self.revision)
+    }
+
+    /// The leader's lease ran out.
+    pub(crate) fn expire_leader(&mut self, at_ms: u64) {
+        self.commit(&Commit::new().delete(keys::leader()), None, at_ms);
+    }
+
+    fn put(&mut self, key: &Key, value: &[u8]) -> Change {
+        let create_revision = self.entries.get(key).map_or(self.revision, |entry| entry.create_revision);
+        let entry = Entry { key: key.clone(), value: value.to_vec(), create_revision, mod_revision: self.revision };
+        self.entries.insert(key.clone(), entry.clone());
+        Change::Put(entry)
+    }
+
+    fn delete(&mut self, key: &Key) -> Option<Change> {
+        self.entries.remove(key).map(|_| Change::Delete(key.clone()))
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        match compare {
+            Compare::Absent(key) => !self.entries.contains_key(key),
+            Compare::Present(key) => self.entries.contains_key(key),
+            Compare::ModRevision(key, at) => self.entries.get(key).is_some_and(|entry| entry.mod_revision == *at),
+            Compare::CreateRevision(key, at) => self.entries.get(key).is_some_and(|entry| entry.create_revision == *at),
+            Compare::Value(key, value) => self.entries.get(key).is_some_and(|entry| entry.value == *value),
+        }
+    }
+}
