@@ -12,7 +12,6 @@
 //! - Leases may live longer than their time to live. They are not locks: compare revisions.
 //! - A commit whose future is dropped may still happen, as if it had ended in [`StoreError::Indeterminate`].
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,23 +19,20 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
-use lockstep_apis::commit::{Commit, Entry, LeaseId, MAX_OPERATIONS, MAX_VALUE_BYTES, Operation, Revision};
+use lockstep_apis::commit::{Commit, Entry, LeaseId, Revision};
 use lockstep_apis::keys::Key;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 pub mod embedded;
+mod error;
 pub mod etcd;
+mod limits;
 
-/// Most entries of one page; what asks for more gets this many and `more`.
-pub const MAX_PAGE_ENTRIES: usize = 10_000;
-
-/// Most bytes of a key, the etcd root not counted: uids, names and kinds are short, and a key must fit a page.
-pub const MAX_KEY_BYTES: usize = 2048;
-
-/// Most bytes of one commit's keys and values together: etcd refuses requests over 1.5 MiB.
-pub const MAX_COMMIT_BYTES: usize = 1_400_000;
+pub use error::{Refusal, StoreError};
+pub use limits::{MAX_COMMIT_BYTES, MAX_KEY_BYTES, MAX_PAGE_ENTRIES};
+pub(crate) use limits::{check, check_key, check_range, check_ttl, check_watch, compared};
 
 /// An answer of the store that is still to come.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -279,90 +275,6 @@ impl Drop for KeptLease {
     }
 }
 
-/// Why the store did not do what it was asked. The variants are the classes that a caller must tell apart.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Nothing happened. [`Refusal::is_transient`] says whether the same again may help.
-    #[error("the store did not {operation}: {refusal}")]
-    Definite {
-        /// What was tried: `commit`, `list` …
-        operation: &'static str,
-        /// Why not.
-        refusal: Refusal,
-    },
-    /// A compare did not hold; nothing happened. Read again and decide again.
-    #[error("the store changed meanwhile: a condition of the commit did not hold")]
-    Conflict,
-    /// It may have happened, or may happen yet. Read back by key; never just repeat it.
-    #[error("the store may or may not {operation}: {problem}")]
-    Indeterminate {
-        /// What was tried.
-        operation: &'static str,
-        /// What went wrong.
-        problem: String,
-    },
-    /// The history that was asked for is no longer there; nothing happened. List, and watch from there.
-    #[error("the store no longer has the history before revision {revision}")]
-    Compacted {
-        /// The oldest revision that can still be read; 0 if the store did not say.
-        revision: Revision,
-    },
-}
-
-/// Why the store refused, definitely.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The request breaks a rule of the store: a fault of ours.
-    #[error("{0}")]
-    Invalid(String),
-    /// The lease is gone, or never was.
-    #[error("lease {:x} does not exist", .0.0)]
-    LeaseNotFound(LeaseId),
-    /// The revision is not there yet.
-    #[error("revision {0} is in the future")]
-    FutureRevision(Revision),
-    /// A commit's or a value's size.
-    #[error("{0}")]
-    TooLarge(String),
-    /// No room: free some, then clear the alarm. Deletes still work.
-    #[error("the store is out of space; compact and defragment it, then disarm its alarm ({0})")]
-    NoSpace(String),
-    /// The store does not accept our identity.
-    #[error("the store denied access: {0}")]
-    Denied(String),
-    /// No server of the store could be reached or answered in time.
-    #[error("the store is not reachable: {0}")]
-    Unavailable(String),
-    /// The store holds what we did not write, or its file failed.
-    #[error("the store is damaged: {0}")]
-    Damaged(String),
-    /// The store was closed.
-    #[error("the store was closed")]
-    Closed,
-}
-
-impl Refusal {
-    /// Whether the same request may succeed later without anybody changing it.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Refusal::Unavailable(_) | Refusal::NoSpace(_))
-    }
-}
-
-impl StoreError {
-    pub(crate) fn refused(operation: &'static str, refusal: Refusal) -> Self {
-        StoreError::Definite { operation, refusal }
-    }
-
-    /// Whether the store could not be reached or asked, so that the same *read* may succeed later.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            StoreError::Definite { refusal, .. } => refusal.is_transient(),
-            StoreError::Indeterminate { .. } => true,
-            StoreError::Conflict | StoreError::Compacted { .. } => false,
-        }
-    }
-}
-
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreSettings {
@@ -379,92 +291,4 @@ pub async fn open(settings: &StoreSettings) -> Result<Arc<dyn Store>, StoreError
         StoreSettings::Embedded(settings) => Arc::new(embedded::Embedded::open(settings).await?),
         StoreSettings::Etcd(settings) => Arc::new(etcd::Etcd::open(settings).await?),
     })
-}
-
-/// What every backend refuses before it looks at its data, so that both refuse the same.
-pub(crate) fn check(commit: &Commit) -> Result<(), StoreError> {
-    let invalid = |problem: String| Err(StoreError::refused("commit", Refusal::Invalid(problem)));
-    let large = |problem: String| Err(StoreError::refused("commit", Refusal::TooLarge(problem)));
-    for count in [commit.operations.len(), commit.compares.len()] {
-        if count > MAX_OPERATIONS {
-            return large(format!("{count} operations or compares in one commit; {MAX_OPERATIONS} is the most"));
-        }
-    }
-    let mut bytes = 0;
-    let mut keys = BTreeSet::new();
-    let mut prefixes = Vec::new();
-    for operation in &commit.operations {
-        let (key, value) = match operation {
-            Operation::Put { key, value, .. } => (key, value.len()),
-            Operation::Delete(key) | Operation::DeletePrefix(key) => (key, 0),
-        };
-        check_key("commit", key)?;
-        if value > MAX_VALUE_BYTES {
-            return large(format!("{value} bytes in {key}; {MAX_VALUE_BYTES} is the most"));
-        }
-        bytes += key.as_bytes().len() + value;
-        if let Operation::DeletePrefix(prefix) = operation {
-            prefixes.push(prefix);
-        }
-        if !keys.insert(key) {
-            return invalid(format!("{key} twice in one commit"));
-        }
-    }
-    if bytes > MAX_COMMIT_BYTES {
-        return large(format!("{bytes} bytes in one commit; {MAX_COMMIT_BYTES} is the most"));
-    }
-    for prefix in prefixes {
-        // The first key that is not below the prefix ends the range; the prefix itself is its first.
-        let below = keys.range::<&Key, _>(prefix..).take_while(|key| key.as_str().starts_with(prefix.as_str()));
-        if below.count() > 1 {
-            return invalid(format!("a key below {prefix} in one commit with its prefix"));
-        }
-    }
-    commit.compares.iter().try_for_each(|compare| check_key("commit", compared(compare)))
-}
-
-/// The key that a compare is about.
-pub(crate) fn compared(compare: &lockstep_apis::commit::Compare) -> &Key {
-    use lockstep_apis::commit::Compare;
-    match compare {
-        Compare::Absent(key)
-        | Compare::Present(key)
-        | Compare::ModRevision(key, _)
-        | Compare::CreateRevision(key, _)
-        | Compare::Value(key, _) => key,
-    }
-}
-
-pub(crate) fn check_key(operation: &'static str, key: &Key) -> Result<(), StoreError> {
-    match key.as_bytes().len() {
-        0 => Err(StoreError::refused(operation, Refusal::Invalid("an empty key".into()))),
-        1..=MAX_KEY_BYTES => Ok(()),
-        n => Err(StoreError::refused(operation, Refusal::TooLarge(format!("a key of {n} bytes")))),
-    }
-}
-
-pub(crate) fn check_range(range: &Range) -> Result<usize, StoreError> {
-    match range.limit {
-        0 => Err(StoreError::refused("list", Refusal::Invalid("a page of no entries".into()))),
-        limit => Ok(limit.min(MAX_PAGE_ENTRIES)),
-    }
-}
-
-pub(crate) fn check_watch(from: Revision) -> Result<(), StoreError> {
-    match from {
-        0 => {
-            Err(StoreError::refused("watch", Refusal::Invalid("a watch from revision 0; revisions begin at 1".into())))
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(crate) fn check_ttl(ttl: Duration) -> Result<(), StoreError> {
-    /// etcd's own limit is higher; nothing of ours is meant to outlive its holder by a day.
-    const MOST: Duration = Duration::from_secs(24 * 60 * 60);
-    if (Duration::from_secs(1)..=MOST).contains(&ttl) {
-        return Ok(());
-    }
-    let problem = format!("a lease of {ttl:?}; it lives from 1 s to a day");
-    Err(StoreError::refused("grant a lease", Refusal::Invalid(problem)))
 }

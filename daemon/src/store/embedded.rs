@@ -24,7 +24,8 @@ use tokio::time::Instant;
 
 use self::history::History;
 use self::leases::Leases;
-use self::tables::{FileError, ReadError};
+use self::reads::ReadError;
+use self::tables::FileError;
 use self::writer::{Answer, Request, Writer};
 use super::{
     Committed, Found, Held, KeptLease, Lease, Page, Pending, Range, Refusal, Store, StoreError, WatchEvent, WatchStream,
@@ -32,8 +33,10 @@ use super::{
 
 mod history;
 mod leases;
+mod reads;
 mod tables;
 mod writer;
+mod writes;
 
 /// Bytes of redb's own cache; the kernel caches the file as well.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
@@ -151,7 +154,7 @@ impl Store for Embedded {
             super::check_key("get", key)?;
             let read = || {
                 let txn = self.file.begin_read()?;
-                tables::get(&txn, key)
+                reads::get(&txn, key)
             };
             // Not handed to another thread: a handful of pages, nearly always in memory.
             let (entry, revision) = read().map_err(|error| refused("get", error))?;
@@ -165,7 +168,7 @@ impl Store for Embedded {
             let (file, prefix) = (self.file.clone(), prefix.clone());
             let read = move || {
                 let txn = file.begin_read()?;
-                tables::list(&txn, &prefix, range.after.as_ref(), limit, range.at)
+                reads::list(&txn, &prefix, &range, limit)
             };
             let page = tokio::task::spawn_blocking(read).await.map_err(|error| refused("list", error))?;
             page.map_err(|error| match error {
@@ -245,11 +248,11 @@ fn open_file(path: &Path) -> Result<Database, FileError> {
     Ok(Database::builder().set_cache_size(CACHE_BYTES).create_file(file)?)
 }
 
-fn prepare(file: &Database) -> Result<tables::Opened, FileError> {
+fn prepare(file: &Database) -> Result<reads::Opened, FileError> {
     let txn = file.begin_write()?;
     tables::prepare(&txn)?;
     txn.commit()?;
-    tables::load(&file.begin_read()?)
+    reads::load(&file.begin_read()?)
 }
 
 /// Tells the writer which leases may be over, until the store is closed.

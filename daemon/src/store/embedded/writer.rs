@@ -11,7 +11,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::history::History;
 use super::leases::Leases;
-use super::tables::{FileError, Judged, Writing};
+use super::tables::FileError;
+use super::writes::{Judged, Writing};
 use crate::store::{Change, Lease, Refusal, StoreError};
 
 /// Most requests of one transaction: the last of them waits for all, some 20 µs each.
@@ -129,14 +130,9 @@ impl Writer {
             if let Some(revision) = excess {
                 writing.compact(revision);
             }
-            let mut failed = None;
             for request in requests {
-                if let Err(error) = self.judge(request, &mut writing, batch, failed.is_some()) {
-                    failed = Some(error);
-                }
-            }
-            if let Some(error) = failed {
-                return Err(judging(error));
+                // Who is not judged gets no answer, which is Indeterminate: true, if more careful than need be.
+                self.judge(request, &mut writing, batch).map_err(judging)?;
             }
             batch.trim_more = writing.trim(MAX_TRIMMED_ROWS).map_err(judging)?;
             batch.compacted = writing.compacted;
@@ -145,47 +141,34 @@ impl Writer {
         txn.commit().map_err(|error| (Stage::Committing, error.into()))
     }
 
-    /// Judges one request; its answer is held back. `skip`: the transaction has failed, only hold the answer.
-    fn judge(
-        &self,
-        request: Request,
-        writing: &mut Writing<'_>,
-        batch: &mut Batch,
-        skip: bool,
-    ) -> Result<(), FileError> {
+    /// Judges one request; its answer is held back.
+    fn judge(&self, request: Request, writing: &mut Writing<'_>, batch: &mut Batch) -> Result<(), FileError> {
         let (judged, answer, operation) = match request {
-            Request::Expire(lease) if skip || !self.leases.end_if_due(lease) => return Ok(()),
-            Request::Expire(lease) => (writing.revoke(lease), None, "expire a lease"),
             Request::Grant(ttl, answer) => {
-                let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-                let granted = if skip { Ok(LeaseId(0)) } else { writing.grant(ttl_ms) };
-                let lease = Lease { id: *granted.as_ref().unwrap_or(&LeaseId(0)), ttl };
-                batch.held.push(Held::Lease(answer, lease));
-                batch.granted.push(lease);
-                return granted.map(drop);
+                let id = writing.grant(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))?;
+                batch.granted.push(Lease { id, ttl });
+                batch.held.push(Held::Lease(answer, Lease { id, ttl }));
+                return Ok(());
             }
-            Request::Commit(commit, answer) => {
-                (if skip { Ok(Judged::Conflict) } else { writing.commit(&commit) }, Some(answer), "commit")
-            }
+            Request::Expire(lease) if !self.leases.end_if_due(lease) => return Ok(()),
+            Request::Expire(lease) => (writing.revoke(lease)?, None, "expire a lease"),
+            Request::Commit(commit, answer) => (writing.commit(&commit)?, Some(answer), "commit"),
             Request::Revoke(lease, answer) => {
                 batch.revoked.push(lease);
-                (if skip { Ok(Judged::Conflict) } else { writing.revoke(lease) }, Some(answer), "revoke a lease")
+                (writing.revoke(lease)?, Some(answer), "revoke a lease")
             }
-            Request::Compact(revision, answer) => (Ok(writing.compact(revision)), Some(answer), "compact"),
+            Request::Compact(revision, answer) => (writing.compact(revision), Some(answer), "compact"),
         };
-        let (result, error) = match judged {
-            Ok(Judged::Done(changes)) => {
-                if !changes.is_empty() {
-                    batch.revisions.push(changes);
-                }
-                (Ok(writing.revision), None)
+        let result = match judged {
+            Judged::Done(changes) => {
+                batch.revisions.extend(Some(changes).filter(|changes| !changes.is_empty()));
+                Ok(writing.revision)
             }
-            Ok(Judged::Conflict) => (Err(StoreError::Conflict), None),
-            Ok(Judged::Refused(refusal)) => (Err(StoreError::refused(operation, refusal)), None),
-            Err(error) => (Err(StoreError::Conflict), Some(error)),
+            Judged::Conflict => Err(StoreError::Conflict),
+            Judged::Refused(refusal) => Err(StoreError::refused(operation, refusal)),
         };
         batch.held.extend(answer.map(|answer| Held::Revision(answer, result)));
-        error.map_or(Ok(()), Err)
+        Ok(())
     }
 
     fn history(&self) -> std::sync::RwLockReadGuard<'_, History> {
