@@ -145,8 +145,7 @@ fn first_commit(cluster: &Cluster, node_name: &str, node_uid: &str) -> Commit {
         let spec = Some(NamespaceSpec::default());
         Object::from(Namespace { metadata: metadata("Namespace", name), spec, status: Some(status) })
     };
-    let config =
-        Config { metadata: metadata("Config", "cluster"), spec: Some(ConfigSpec::default()), ..Config::default() };
+    let config = Config { metadata: metadata("Config", "cluster"), spec: Some(ConfigSpec::default()) };
     let node = join::new_node(node_name, node_uid, &BTreeMap::new(), cluster.created_ms);
     let first = Commit::new().create(keys::cluster(), cluster.encode_to_vec());
     [namespace("system"), namespace("default"), config.into(), node.into()]

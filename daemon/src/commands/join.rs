@@ -175,3 +175,6 @@ fn write_all(folder: &Path, contents: &std::collections::BTreeMap<String, Vec<u8
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
