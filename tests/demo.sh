@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 store=${STORE:-embedded}
-export PATH="$PWD/target/debug:$PATH"
+export PATH="${LOCKSTEP_PROGRAMS:-$PWD/target/debug}:$PATH"
 folder=$(mktemp -d "${TMPDIR:-/tmp}/lockstep-demo-XXXXXX")
 trap 'tests/dev-cluster.sh down "$store" "$folder" >/dev/null 2>&1 || true; rm -rf "$folder"' EXIT
 trap 'exit 130' INT TERM

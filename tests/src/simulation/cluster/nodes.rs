@@ -1,0 +1,240 @@
+//! Agents and executors, by the rules that the protocol asks of them.
+
+use std::collections::BTreeSet;
+
+use lockstep_apis::{keys::Attempt, v1alpha::Outcome};
+use lockstep_core::recovery::{self, Judgement};
+
+use super::{Beat, Cluster, Deed, Down, Event, Execution, Up};
+use crate::simulation::{
+    machine::{Agent, Child, Executor},
+    variant::Variant,
+};
+
+impl Cluster {
+    pub(super) fn agent_up(&mut self, node: usize) {
+        if !self.machines[node].up || self.machines[node].agent.is_some() {
+            return;
+        }
+        let instance = self.id();
+        self.machines[node].agent =
+            Some(Agent { instance, server: None, pending: BTreeSet::new(), taken: BTreeSet::new() });
+        self.agent_tick(node, instance);
+    }
+
+    /// What an agent does now and then: keeps its stream, looks at its folders, asks again.
+    pub(super) fn agent_tick(&mut self, node: usize, instance: u64) {
+        let servers: Vec<(bool, u64)> = self.servers.iter().map(|server| (server.up, server.epoch)).collect();
+        let machine = &mut self.machines[node];
+        let Some(agent) = machine.agent.as_mut().filter(|agent| agent.instance == instance) else { return };
+        if agent.server.is_some_and(|(server, epoch)| servers[server] != (true, epoch)) {
+            agent.server = None;
+        }
+        if agent.server.is_none() || self.random.chance(if self.faults { 50 } else { 0 }) {
+            let up: Vec<usize> = (0..servers.len()).filter(|&server| servers[server].0).collect();
+            agent.server = (!up.is_empty()).then(|| *self.random.pick(&up)).map(|server| (server, servers[server].1));
+        }
+        let holding: Vec<Attempt> = machine.disk.keys().cloned().collect();
+        let pending: Vec<Attempt> = agent.pending.iter().cloned().collect();
+        self.to_server(node, Up::Hello(holding.clone()));
+        for attempt in pending {
+            self.to_server(node, Up::Claim(attempt));
+        }
+        for attempt in holding {
+            self.look_at(node, &attempt);
+        }
+        let next = self.random.between(100, 300);
+        self.after(next, Event::AgentTick(node, instance));
+    }
+
+    /// Looks at a folder and does what its journal asks for.
+    fn look_at(&mut self, node: usize, attempt: &Attempt) {
+        let alive = self.machines[node].executors.contains_key(attempt);
+        if !alive {
+            self.kill_child(node, attempt);
+        }
+        let machine = &self.machines[node];
+        let Some(folder) = machine.disk.get(attempt) else { return };
+        match recovery::judge(&folder.work, &folder.records, &machine.boot_id(), alive, self.now_ms) {
+            Judgement::Working => {}
+            Judgement::NotStarted => self.start_executor(node, attempt),
+            Judgement::Ended(report) => self.to_server(node, Up::Report(attempt.clone(), report)),
+        }
+    }
+
+    fn start_executor(&mut self, node: usize, attempt: &Attempt) {
+        let id = self.id();
+        self.machines[node].executors.insert(attempt.clone(), Executor { id, paused_until: 0 });
+        self.after(1, Event::Beat(node, attempt.clone(), id, Beat::Intend));
+    }
+
+    /// A message to the server of the agent's stream: late, twice, out of order or never.
+    fn to_server(&mut self, node: usize, message: Up) {
+        let machine = &self.machines[node];
+        let Some(agent) = machine.agent.as_ref() else { return };
+        let (Some((server, _)), instance) = (agent.server, agent.instance) else { return };
+        if machine.cut_until > self.now_ms || self.mishap(20) {
+            return;
+        }
+        if self.mishap(30) {
+            let latency = self.latency();
+            self.after(latency, Event::ToServer(server, node, instance, message.clone()));
+        }
+        let latency = self.latency();
+        self.after(latency, Event::ToServer(server, node, instance, message));
+    }
+
+    /// A message reaches the agent process that it was for.
+    pub(super) fn hear(&mut self, node: usize, instance: u64, message: Down) {
+        let machine = &mut self.machines[node];
+        let Some(agent) = machine.agent.as_mut().filter(|agent| agent.instance == instance) else { return };
+        match message {
+            Down::Offer(attempt) => {
+                if !agent.taken.contains(&attempt) && !machine.disk.contains_key(&attempt) {
+                    agent.pending.insert(attempt.clone());
+                    self.to_server(node, Up::Claim(attempt));
+                }
+            }
+            Down::Work(attempt, work) => {
+                if agent.pending.remove(&attempt) && agent.taken.insert(attempt.clone()) {
+                    machine.make_folder(&attempt, *work);
+                    self.start_executor(node, &attempt);
+                }
+            }
+            Down::Forgotten(attempt, work) => {
+                let waits = agent.pending.remove(&attempt);
+                if waits && agent.taken.insert(attempt.clone()) {
+                    // No folder is left: kept on disk like any end, until it is stored.
+                    machine.make_folder(&attempt, *work);
+                    let report = recovery::interrupted_all(&machine.disk[&attempt].work, self.now_ms);
+                    let folder = machine.disk.get_mut(&attempt).expect("made above");
+                    folder.records.clear();
+                    folder.write(lockstep_apis::v1alpha::journal_record::Record::Finished(
+                        lockstep_apis::v1alpha::JournalFinished { report: Some(report) },
+                    ));
+                    folder.synced = 1;
+                    self.look_at(node, &attempt);
+                }
+            }
+            Down::Refused(attempt) => {
+                agent.pending.remove(&attempt);
+            }
+            Down::Stored(attempt) => {
+                if !machine.executors.contains_key(&attempt) {
+                    agent.taken.insert(attempt.clone());
+                    machine.disk.remove(&attempt);
+                }
+            }
+            Down::Cancel(attempt) => self.cancel_attempt(node, &attempt),
+        }
+    }
+
+    fn cancel_attempt(&mut self, node: usize, attempt: &Attempt) {
+        let Some(folder) = self.machines[node].disk.get_mut(attempt) else { return };
+        if std::mem::replace(&mut folder.cancelled, true) {
+            return;
+        }
+        let grace_ms = folder.work.grace_ms;
+        if let Some(executor) = self.machines[node].executors.get(attempt) {
+            let id = executor.id;
+            let wait = self.random.between(1, grace_ms);
+            self.after(wait, Event::Beat(node, attempt.clone(), id, Beat::Kill));
+        }
+    }
+
+    /// One thing that an executor does. It may die before each.
+    pub(super) fn beat(&mut self, node: usize, attempt: &Attempt, id: u64, beat: Beat) {
+        let machine = &mut self.machines[node];
+        if machine.executors.get(attempt).is_none_or(|executor| executor.id != id) {
+            return;
+        }
+        let Some(folder) = machine.disk.get_mut(attempt) else { return };
+        let late = self.variant == Variant::JournalAfterExec;
+        let next = match beat {
+            Beat::Intend => match folder.next_task() {
+                None => return self.finish(node, attempt),
+                Some(task) if folder.cancelled => {
+                    folder.done(task, Outcome::Cancelled);
+                    return self.finish(node, attempt);
+                }
+                Some(task) => {
+                    if !late {
+                        folder.intend(task, self.now_ms);
+                    }
+                    Beat::Start(task)
+                }
+            },
+            Beat::Start(task) if folder.cancelled => {
+                folder.done(task, Outcome::Cancelled);
+                return self.finish(node, attempt);
+            }
+            Beat::Start(task) => return self.start_child(node, attempt, id, task),
+            Beat::IntendLate(task) => return folder.intend(task, self.now_ms),
+            Beat::Done(task, outcome) => {
+                folder.done(task, outcome);
+                if outcome == Outcome::Failed {
+                    return self.finish(node, attempt);
+                }
+                Beat::Intend
+            }
+            Beat::Kill => {
+                if let Some(child) = machine.children.get(attempt) {
+                    folder.done(child.task, Outcome::Cancelled);
+                    self.kill_child(node, attempt);
+                    self.finish(node, attempt);
+                }
+                return;
+            }
+        };
+        let wait = self.random.between(0, 3);
+        self.after(wait, Event::Beat(node, attempt.clone(), id, next));
+    }
+
+    fn start_child(&mut self, node: usize, attempt: &Attempt, executor: u64, task: u32) {
+        let book = self.books.iter().find(|book| book.snapshot.run_uid == attempt.run).expect("every Run has a book");
+        let (outcome, takes_ms) = book.ends(node, task);
+        let id = self.id();
+        self.machines[node].children.insert(attempt.clone(), Child { id, task, outcome });
+        self.log(attempt, task, Deed::Start);
+        self.after(takes_ms, Event::ChildEnds(node, attempt.clone(), id));
+        if self.variant == Variant::JournalAfterExec {
+            let wait = self.random.between(1, 5);
+            self.after(wait, Event::Beat(node, attempt.clone(), executor, Beat::IntendLate(task)));
+        }
+    }
+
+    pub(super) fn child_ends(&mut self, node: usize, attempt: &Attempt, id: u64) {
+        let machine = &mut self.machines[node];
+        if machine.children.get(attempt).is_none_or(|child| child.id != id) {
+            return;
+        }
+        let child = machine.children.remove(attempt).expect("seen above");
+        let executor = machine.executors.get(attempt).map(|executor| executor.id);
+        self.log(attempt, child.task, Deed::End(child.outcome));
+        if let Some(executor) = executor {
+            let wait = self.random.between(0, 3);
+            self.after(wait, Event::Beat(node, attempt.clone(), executor, Beat::Done(child.task, child.outcome)));
+        }
+    }
+
+    fn finish(&mut self, node: usize, attempt: &Attempt) {
+        let machine = &mut self.machines[node];
+        machine.executors.remove(attempt);
+        if let Some(folder) = machine.disk.get_mut(attempt) {
+            folder.finish();
+        }
+        if machine.agent.is_some() {
+            self.look_at(node, attempt);
+        }
+    }
+
+    fn kill_child(&mut self, node: usize, attempt: &Attempt) {
+        if let Some(child) = self.machines[node].children.remove(attempt) {
+            self.log(attempt, child.task, Deed::Killed);
+        }
+    }
+
+    pub(super) fn log(&mut self, attempt: &Attempt, task: u32, what: Deed) {
+        self.executions.push(Execution { at_ms: self.now_ms, attempt: attempt.clone(), task, what });
+    }
+}

@@ -1,0 +1,166 @@
+//! Serving nodes and admins from a cache that may be old.
+
+use lockstep_apis::{commit::Commit, keys::Attempt, v1alpha::Claim};
+use lockstep_core::protocol::{self, ClaimAnswer};
+
+use super::{Answer, Cluster, Down, Event, Purpose, Request, Up};
+use crate::simulation::{
+    books::node_uid,
+    server::Stream,
+    variant::Variant,
+};
+
+impl Cluster {
+    /// Offers and cancels to every stream.
+    pub(super) fn offer_all(&mut self, server: usize) {
+        let nodes: Vec<usize> = self.servers[server].streams.keys().copied().collect();
+        for node in nodes {
+            self.offer(server, node);
+        }
+    }
+
+    fn offer(&mut self, server: usize, node: usize) {
+        let of = &self.servers[server];
+        let Some(stream) = of.streams.get(&node) else { return };
+        let (uid, instance) = (node_uid(node), stream.instance);
+        let offers = of.world.offers(&uid);
+        let forgotten = protocol::forgotten(&of.world, &uid, &instance.to_string(), &stream.holding);
+        let mut messages: Vec<Down> = offers.chain(forgotten).cloned().map(Down::Offer).collect();
+        messages.extend(of.world.cancels(&uid).map(|(attempt, _)| Down::Cancel(attempt.clone())));
+        for message in messages {
+            self.to_agent(node, instance, message);
+        }
+    }
+
+    /// A message to an agent: late, twice, out of order or never.
+    pub(super) fn to_agent(&mut self, node: usize, instance: u64, message: Down) {
+        if self.machines[node].cut_until > self.now_ms || self.mishap(20) {
+            return;
+        }
+        if self.mishap(30) {
+            let latency = self.latency();
+            self.after(latency, Event::ToAgent(node, instance, message.clone()));
+        }
+        let latency = self.latency();
+        self.after(latency, Event::ToAgent(node, instance, message));
+    }
+
+    /// A message from an agent arrives.
+    pub(super) fn serve(&mut self, server: usize, node: usize, instance: u64, message: Up) {
+        if !self.servers[server].up {
+            return;
+        }
+        match message {
+            Up::Hello(holding) => {
+                let stream = Stream { instance, holding: holding.into_iter().collect() };
+                self.servers[server].streams.insert(node, stream);
+                self.offer(server, node);
+            }
+            Up::Claim(attempt) => self.serve_claim(server, node, instance, attempt),
+            Up::Report(attempt, report) => {
+                let state = self.servers[server].world.attempt(&attempt);
+                if state.is_some_and(|state| state.report.is_some()) {
+                    return self.to_agent(node, instance, Down::Stored(attempt));
+                }
+                let verdict_seen = state.is_some_and(|state| state.verdict.is_some());
+                let commit = protocol::report(&attempt, &report, verdict_seen);
+                let commit = self.variant.of_report(commit);
+                self.send(server, commit, None, Purpose::Report(node, instance, attempt));
+            }
+        }
+    }
+
+    fn serve_claim(&mut self, server: usize, node: usize, instance: u64, attempt: Attempt) {
+        let claim = Claim { instance: instance.to_string(), at_ms: self.now_ms, ..Default::default() };
+        let world = &self.servers[server].world;
+        let mut answer = protocol::answer_claim(world, &attempt, &claim);
+        if let (Variant::GateNotCompared, ClaimAnswer::Refused(_), Some(state)) =
+            (self.variant, &answer, world.attempt(&attempt))
+            && let (Some(assignment), None, None) = (&state.assignment, &state.claim, &state.verdict)
+        {
+            answer = ClaimAnswer::Commit(protocol::claim(&attempt, &claim, assignment.revision));
+        }
+        match answer {
+            ClaimAnswer::Commit(commit) => {
+                let commit = self.variant.of_claim(commit);
+                self.send(server, commit, None, Purpose::Claim(node, instance, attempt));
+            }
+            ClaimAnswer::Granted => self.send_work(server, node, instance, attempt, Down::Work),
+            ClaimAnswer::Forgotten => self.send_work(server, node, instance, attempt, Down::Forgotten),
+            ClaimAnswer::Refused(_) => self.to_agent(node, instance, Down::Refused(attempt)),
+            ClaimAnswer::NotYet => {}
+        }
+    }
+
+    fn send_work(
+        &mut self,
+        server: usize,
+        node: usize,
+        instance: u64,
+        attempt: Attempt,
+        message: impl FnOnce(Attempt, Box<lockstep_apis::v1alpha::Work>) -> Down,
+    ) {
+        if let Some(delivery) = protocol::work(&self.servers[server].world, &attempt) {
+            self.to_agent(node, instance, message(attempt, Box::new(delivery.work)));
+        }
+    }
+
+    /// The answer to a claim's or a report's commit.
+    pub(super) fn answered_node(&mut self, request: Request, answer: Answer) {
+        let server = request.server;
+        if let Answer::Done(revision) = answer {
+            self.servers[server].fold_own(&request.commit, revision, self.variant);
+        }
+        match (request.purpose, answer) {
+            (Purpose::Claim(node, instance, attempt), Answer::Done(_)) => {
+                self.send_work(server, node, instance, attempt, Down::Work);
+            }
+            (Purpose::Report(node, instance, attempt), Answer::Done(_)) => {
+                self.to_agent(node, instance, Down::Stored(attempt));
+            }
+            // The agent asks again; by then the cache may know why.
+            _ => {}
+        }
+    }
+
+    /// An admin cancels, pauses, resumes or releases, through any server.
+    pub(super) fn admin(&mut self) {
+        if !self.faults {
+            return;
+        }
+        let next = self.random.between(300, 2500);
+        self.after(next, Event::Admin);
+        let server = self.random.below(self.servers.len());
+        if !self.servers[server].up {
+            return;
+        }
+        let book = self.random.below(self.books.len());
+        let (run, clock_ms) = (self.books[book].snapshot.run_uid.clone(), self.now_ms);
+        let world = &self.servers[server].world;
+        let commit = match self.random.between(0, 9) {
+            0 => protocol::cancel(world, &run, "user/admin", clock_ms),
+            1..=3 => protocol::pause(world, &run, "user/admin", clock_ms),
+            4..=8 => protocol::resume(world, &run),
+            _ => {
+                let node = node_uid(self.random.below(self.machines.len()));
+                protocol::release(world, &run, &node, "user/admin", clock_ms)
+            }
+        };
+        if let Ok(commit) = commit {
+            self.send(server, commit, None, Purpose::Admin);
+        }
+    }
+
+    /// After the faults nobody leaves a Run paused.
+    pub(super) fn resume_all(&mut self) {
+        let commits: Vec<Commit> = {
+            let world = &self.servers[0].world;
+            let runs = self.books.iter().map(|book| book.snapshot.run_uid.as_str());
+            runs.filter_map(|run| protocol::resume(world, run).ok()).collect()
+        };
+        for commit in commits {
+            self.send(0, commit, None, Purpose::Admin);
+        }
+        self.after(500, Event::ResumeAll);
+    }
+}

@@ -1,0 +1,138 @@
+//! A managed machine: a disk with journals, an agent process, executors and the children that they started. A crash of
+//! the machine takes back what was not synced; a crash of a process takes back nothing that it wrote.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockstep_apis::{
+    keys::Attempt,
+    v1alpha::{
+        JournalClaim, JournalDone, JournalFinished, JournalIntent, JournalRecord, Outcome, Report, TaskReport, Work,
+        journal_record::Record,
+    },
+};
+
+use super::random::Random;
+
+/// A segment's folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    pub(crate) work: Work,
+    pub(crate) records: Vec<JournalRecord>,
+    /// So many records survive a crash of the machine; of the others some may.
+    pub(crate) synced: usize,
+    pub(crate) cancelled: bool,
+}
+
+/// A process that does a segment.
+#[derive(Clone, Debug)]
+pub(crate) struct Executor {
+    pub(crate) id: u64,
+    pub(crate) paused_until: u64,
+}
+
+/// A child that does a task; it outlives its executor until somebody kills it.
+#[derive(Clone, Debug)]
+pub(crate) struct Child {
+    pub(crate) id: u64,
+    pub(crate) task: u32,
+    pub(crate) outcome: Outcome,
+}
+
+/// The agent process.
+#[derive(Clone, Debug)]
+pub(crate) struct Agent {
+    pub(crate) instance: u64,
+    /// The server it is connected to, and that server's epoch.
+    pub(crate) server: Option<(usize, u64)>,
+    /// Attempts that it asked for.
+    pub(crate) pending: BTreeSet<Attempt>,
+    /// Attempts that it was given, or that it knows to be over; never asked for again.
+    pub(crate) taken: BTreeSet<Attempt>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) up: bool,
+    /// Never comes back.
+    pub(crate) gone: bool,
+    pub(crate) boot: u64,
+    pub(crate) cut_until: u64,
+    pub(crate) agent: Option<Agent>,
+    pub(crate) disk: BTreeMap<Attempt, Folder>,
+    pub(crate) executors: BTreeMap<Attempt, Executor>,
+    pub(crate) children: BTreeMap<Attempt, Child>,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        Machine {
+            up: true,
+            gone: false,
+            boot: 1,
+            cut_until: 0,
+            agent: None,
+            disk: BTreeMap::new(),
+            executors: BTreeMap::new(),
+            children: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn boot_id(&self) -> String {
+        format!("boot{}", self.boot)
+    }
+
+    /// Makes the folder of a granted claim, with the claim synced.
+    pub(crate) fn make_folder(&mut self, attempt: &Attempt, work: Work) {
+        let claim = JournalClaim { run_uid: attempt.run.clone(), boot_id: self.boot_id(), ..Default::default() };
+        let records = vec![JournalRecord { record: Some(Record::Claim(claim)) }];
+        self.disk.insert(attempt.clone(), Folder { work, records, synced: 1, cancelled: false });
+    }
+
+    /// The power goes: processes are gone, and of what was not synced any part that was written last.
+    pub(crate) fn lose_power(&mut self, random: &mut Random) -> Vec<(Attempt, Child)> {
+        self.up = false;
+        self.boot += 1;
+        self.agent = None;
+        self.executors.clear();
+        for folder in self.disk.values_mut() {
+            let kept = random.between(folder.synced as u64, folder.records.len() as u64);
+            folder.records.truncate(kept as usize);
+        }
+        std::mem::take(&mut self.children).into_iter().collect()
+    }
+}
+
+impl Folder {
+    pub(crate) fn write(&mut self, record: Record) {
+        self.records.push(JournalRecord { record: Some(record) });
+    }
+
+    pub(crate) fn intend(&mut self, task: u32, at_ms: u64) {
+        self.write(Record::Intent(JournalIntent { task, at_ms }));
+    }
+
+    pub(crate) fn done(&mut self, task: u32, outcome: Outcome) {
+        let report = TaskReport { task, outcome: outcome.into(), ..Default::default() };
+        self.write(Record::Done(JournalDone { report: Some(report) }));
+    }
+
+    /// The last record, with all that was done in this boot; synced.
+    pub(crate) fn finish(&mut self) {
+        let report = Report { tasks: self.ended().cloned().collect(), ..Default::default() };
+        self.write(Record::Finished(JournalFinished { report: Some(report) }));
+        self.synced = self.records.len();
+    }
+
+    /// The next task: neither known from an earlier attempt nor done in this one.
+    pub(crate) fn next_task(&self) -> Option<u32> {
+        let known = |task: u32| self.work.known.iter().chain(self.ended()).any(|report| report.task == task);
+        self.work.tasks.iter().map(|task| task.index).find(|&task| !known(task))
+    }
+
+    fn ended(&self) -> impl Iterator<Item = &TaskReport> {
+        self.records.iter().filter_map(|record| match &record.record {
+            Some(Record::Done(done)) => done.report.as_ref(),
+            _ => None,
+        })
+    }
+}

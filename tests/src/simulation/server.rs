@@ -1,0 +1,120 @@
+//! A server: a watch cache that lags, streams of agents, and perhaps the belief to lead. It answers nodes and admins
+//! with the product's own protocol, and decides with the product's own step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockstep_apis::{
+    commit::{Commit, Entry, Operation, Revision, Term},
+    keys::{self, Attempt, AttemptKey, Parsed},
+    v1alpha::{Verdict, VerdictType},
+};
+use lockstep_core::world::World;
+use prost::Message;
+
+use super::{
+    store::{Change, Committed, Store},
+    variant::Variant,
+};
+
+/// An agent's stream, as its server sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub(crate) instance: u64,
+    pub(crate) holding: BTreeSet<Attempt>,
+}
+
+pub(crate) struct Server {
+    pub(crate) up: bool,
+    /// Counts its processes: answers for an earlier one are nobody's.
+    pub(crate) epoch: u64,
+    pub(crate) world: World,
+    /// Commits of the history that are folded in.
+    pub(crate) seen: usize,
+    pub(crate) polling: bool,
+    pub(crate) paused_until: u64,
+    /// Wall clock less the true time.
+    pub(crate) clock_ms: i64,
+    pub(crate) streams: BTreeMap<usize, Stream>,
+    pub(crate) term: Option<Term>,
+    pub(crate) electing: bool,
+    /// Decisions that have no definite answer yet.
+    pub(crate) in_flight: usize,
+}
+
+impl Server {
+    pub(crate) fn new() -> Self {
+        Server {
+            up: true,
+            epoch: 0,
+            world: World::new(),
+            seen: 0,
+            polling: false,
+            paused_until: 0,
+            clock_ms: 0,
+            streams: BTreeMap::new(),
+            term: None,
+            electing: false,
+            in_flight: 0,
+        }
+    }
+
+    /// A new process: nothing is remembered; the store is listed.
+    pub(crate) fn start(&mut self, store: &Store, variant: Variant) {
+        *self = Server { epoch: self.epoch + 1, clock_ms: self.clock_ms, ..Server::new() };
+        for entry in store.entries() {
+            self.fold_entry(entry, variant);
+        }
+        self.world.advance(store.revision);
+        self.seen = store.history.len();
+    }
+
+    /// The watch brings a commit.
+    pub(crate) fn fold(&mut self, committed: &Committed, variant: Variant) {
+        for change in &committed.changes {
+            match change {
+                Change::Put(entry) => self.fold_entry(entry, variant),
+                Change::Delete(key) => self.world.delete(key),
+            }
+        }
+        self.world.advance(committed.revision);
+    }
+
+    fn fold_entry(&mut self, entry: &Entry, variant: Variant) {
+        match freed(entry, variant) {
+            Some(entry) => self.world.put(&entry),
+            None => self.world.put(entry),
+        }
+        .expect("the simulation stores nothing corrupt");
+    }
+
+    /// Its own commit happened.
+    pub(crate) fn fold_own(&mut self, commit: &Commit, revision: Revision, variant: Variant) {
+        if variant != Variant::WindowFreedOnLost {
+            return self.world.apply(commit, revision).expect("the simulation stores nothing corrupt");
+        }
+        for operation in &commit.operations {
+            match operation {
+                Operation::Put { key, value, .. } => {
+                    let entry =
+                        Entry { key: key.clone(), value: value.clone(), create_revision: revision, mod_revision: revision };
+                    self.fold_entry(&entry, variant);
+                }
+                Operation::Delete(key) => self.world.delete(key),
+                Operation::DeletePrefix(_) => {}
+            }
+        }
+    }
+}
+
+/// Under `WindowFreedOnLost`: a place that is Lost looks released.
+fn freed(entry: &Entry, variant: Variant) -> Option<Entry> {
+    if variant != Variant::WindowFreedOnLost {
+        return None;
+    }
+    let Some(Parsed::Attempt { kind: AttemptKey::Verdict, .. }) = keys::parse(&entry.key) else { return None };
+    let verdict = Verdict::decode(entry.value.as_slice()).ok()?;
+    (verdict.r#type() == VerdictType::Lost).then(|| {
+        let released = Verdict { r#type: VerdictType::Released.into(), ..verdict };
+        Entry { value: released.encode_to_vec(), ..entry.clone() }
+    })
+}
