@@ -17,7 +17,9 @@ mod renewal;
 mod segment;
 mod session;
 
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -58,6 +60,9 @@ pub enum AgentError {
     /// Its certificate.
     #[error("the agent: {0}")]
     Credentials(#[from] CredentialsError),
+    /// Another daemon works in this state folder: two would each think the other's work forgotten.
+    #[error("another daemon works with {}; stop it first", .0.display())]
+    Busy(PathBuf),
     /// The folders that an earlier agent left.
     #[error("the agent cannot take up what an earlier one left: {0}")]
     Segments(#[from] lockstep_executor::segment::SegmentError),
@@ -89,6 +94,8 @@ struct Agent {
     boot_id: String,
     /// Names this process to servers.
     instance: String,
+    /// Held as long as we are.
+    _lock: File,
 }
 
 impl Agent {
@@ -98,6 +105,7 @@ impl Agent {
         let credentials = Credentials::load(&settings.node_credentials(), authority)?;
         let membership = Membership::load(&settings.membership_file())?;
         files::make_private_folder(&settings.segments_folder())?;
+        let lock = lock(&settings.state_folder.join("agent.lock"))?;
         let boot_id = boot_id();
         let surroundings = segment::Surroundings {
             segments: settings.segments_folder(),
@@ -117,6 +125,7 @@ impl Agent {
             shutdown,
             boot_id,
             instance: crate::identity::hex(&crate::identity::random::<8>()),
+            _lock: lock,
         })
     }
 
@@ -213,6 +222,17 @@ impl Agent {
         // Segments hold what they have to say until there is a link again.
         self.link.send_replace(None);
         ended
+    }
+}
+
+/// The kernel gives it back when we end, however that is.
+fn lock(path: &Path) -> Result<File, AgentError> {
+    let failed = |problem| FileError { path: path.to_owned(), problem };
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(AgentError::Busy(path.parent().unwrap_or(path).to_owned())),
+        Err(errno) => Err(failed(errno.into()).into()),
     }
 }
 

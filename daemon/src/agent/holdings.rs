@@ -29,7 +29,7 @@ pub(super) struct Holdings {
 struct State {
     /// Claimed, not answered yet. The value says whether a cancel came meanwhile.
     asked: HashMap<Attempt, bool>,
-    /// Those with a folder, by their task's inbox.
+    /// Those that are seen through, by their task's inbox.
     held: HashMap<Attempt, mpsc::Sender<Word>>,
     /// All that were ever given to this process, in order, within limits.
     given: HashSet<Attempt>,
@@ -62,7 +62,7 @@ impl Holdings {
         locked(&self.state).asked.keys().cloned().collect()
     }
 
-    /// What has a folder.
+    /// What this process sees through.
     pub(super) fn held(&self) -> Vec<Attempt> {
         locked(&self.state).held.keys().cloned().collect()
     }
@@ -78,6 +78,15 @@ impl Holdings {
         let Some(cancelled) = state.asked.remove(attempt) else { return };
         state.remember(attempt);
         Self::begin(holdings, &mut state, attempt, Origin::Given { work: Box::new(work), cancelled });
+    }
+
+    /// An earlier process of this node claimed it, and we hold nothing of it: says so, and begins nothing.
+    pub(super) fn forgotten(holdings: &Arc<Self>, attempt: &Attempt, work: Work) {
+        let mut state = locked(&holdings.state);
+        if state.asked.remove(attempt).is_some() {
+            state.remember(attempt);
+            Self::begin(holdings, &mut state, attempt, Origin::Forgotten { work: Box::new(work) });
+        }
     }
 
     /// Goes on with what an earlier agent left.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lockstep_apis::keys::Attempt;
 use lockstep_apis::v1alpha::{AgentMessage, AttemptRef, Report, ReportRequest, Work, agent_message::Message};
+use lockstep_core::recovery;
 use lockstep_executor::segment as folders;
 use tokio::sync::{mpsc, watch};
 
@@ -39,6 +40,12 @@ pub(super) enum Origin {
     },
     /// An earlier agent left its folder.
     Left,
+    /// An earlier agent claimed it and left nothing: it may have been killed before the folder was made, or somebody
+    /// has removed it.
+    Forgotten {
+        /// What it was, without secrets.
+        work: Box<Work>,
+    },
 }
 
 /// What the server says about an attempt.
@@ -80,21 +87,29 @@ pub(super) async fn attend(
         is_stored: false,
         tail: Tail::default(),
     };
-    match prepare(surroundings, &attendance.folder, origin).await {
-        Ok(fresh) => attendance.see_through(surroundings, fresh).await,
-        // Nothing was started, so there is nothing to find later: the report alone is kept, in memory.
-        Err(problem) => {
-            tracing::error!(attempt = shown(attempt), %problem, "a segment could not be begun");
-            let at = now_ms();
-            attendance.report = Some(Report { error: problem, started_ms: at, finished_ms: at, ..Report::default() });
-            attendance.deliver().await;
+    let fresh = match origin {
+        Origin::Left => false,
+        // A folder that could not be read at the start would be judged by what it says.
+        Origin::Forgotten { .. } if attendance.folder.exists() => false,
+        Origin::Forgotten { work } => {
+            tracing::warn!(attempt = shown(attempt), "a segment was claimed by an earlier agent that left no folder");
+            return attendance.deliver(recovery::interrupted_all(&work, now_ms())).await;
         }
-    }
+        Origin::Given { work, cancelled } => match make(surroundings, &attendance.folder, work, cancelled).await {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                tracing::error!(attempt = shown(attempt), error, "a segment could not be begun");
+                let at = now_ms();
+                let report = Report { error, started_ms: at, finished_ms: at, ..Report::default() };
+                return attendance.deliver(report).await;
+            }
+        },
+    };
+    attendance.see_through(surroundings, fresh).await;
 }
 
 /// Makes the folder, with the claim on the disk. Returns whether it is new.
-async fn prepare(surroundings: &Surroundings, folder: &Path, origin: Origin) -> Result<bool, String> {
-    let Origin::Given { work, cancelled } = origin else { return Ok(false) };
+async fn make(surroundings: &Surroundings, folder: &Path, work: Box<Work>, cancelled: bool) -> Result<bool, String> {
     let (folder, boot_id) = (folder.to_owned(), surroundings.boot_id.clone());
     let made = tokio::task::spawn_blocking(move || {
         folders::create(&folder, &work, &boot_id)?;
@@ -157,8 +172,10 @@ impl Attendance {
         self.remove().await;
     }
 
-    /// Sends a report that has no folder, until it is stored.
-    async fn deliver(&mut self) {
+    /// Sends a report of what has no folder, until it is stored. Nothing was started, so nothing is left to find later:
+    /// memory is enough.
+    async fn deliver(&mut self, report: Report) {
+        self.report = Some(report);
         self.send_report().await;
         while !self.is_stored {
             tokio::select! {

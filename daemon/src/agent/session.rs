@@ -213,7 +213,10 @@ impl Session {
     fn answered(&self, holdings: &Arc<Holdings>, uid: &str, answer: ClaimAnswer) {
         let Some(attempt) = ours(answer.attempt, uid) else { return };
         match answer.work {
-            Some(work) if super::segment::attempt_of(&work) == attempt => Holdings::give(holdings, &attempt, work),
+            Some(work) if super::segment::attempt_of(&work) == attempt => match answer.refused.is_empty() {
+                true => Holdings::give(holdings, &attempt, work),
+                false => Holdings::forgotten(holdings, &attempt, work),
+            },
             Some(_) => tracing::error!("the server sent the work of another attempt than was claimed"),
             None if answer.again => {
                 let (holdings, outbox) = (holdings.clone(), self.outbox.clone());

@@ -1,7 +1,6 @@
 //! A real agent with real executors, against a server that says what the test tells it to.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::Duration;
 
 use lockstep_apis::v1alpha::{
@@ -81,7 +80,12 @@ struct Bench {
     folder: tempfile::TempDir,
     settings: Settings,
     sessions: mpsc::Receiver<Peer>,
-    agent: Option<(watch::Sender<bool>, JoinHandle<Result<(), AgentError>>)>,
+    agent: Option<Running>,
+}
+
+struct Running {
+    stop: watch::Sender<bool>,
+    ended: JoinHandle<Result<(), AgentError>>,
 }
 
 impl Bench {
@@ -136,13 +140,13 @@ impl Bench {
         std::fs::set_permissions(&executor, std::fs::Permissions::from_mode(0o700)).unwrap();
         let (stop, shutdown) = watch::channel(false);
         let start = Start { settings: self.settings.clone(), own_server: None, executor, shutdown };
-        self.agent = Some((stop, tokio::spawn(run(start))));
+        self.agent = Some(Running { stop, ended: tokio::spawn(run(start)) });
     }
 
     async fn stop(&mut self) {
-        let (stop, agent) = self.agent.take().unwrap();
+        let Running { stop, ended } = self.agent.take().unwrap();
         stop.send_replace(true);
-        timeout(PATIENCE, agent).await.unwrap().unwrap().unwrap();
+        timeout(PATIENCE, ended).await.unwrap().unwrap().unwrap();
     }
 
     async fn peer(&mut self) -> Peer {
@@ -431,6 +435,37 @@ async fn a_cancel_stops_what_runs_also_when_it_comes_before_the_work() {
     peer.grant(&early).await;
     assert!(outcomes(&peer.report().await.0).iter().all(|outcome| *outcome == Outcome::Cancelled));
     assert_eq!(std::fs::read_to_string(&begun).unwrap(), "x\n");
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_claimed_is_reported_and_never_begun() {
+    let mut bench = Bench::new().await;
+    let (mut peer, _) = bench.session().await;
+    let touched = bench.path("touched");
+    let work = work(1, format!("touch {touched}"));
+    peer.offer(&reference(&work)).await;
+    peer.claim().await;
+    let refused = "an earlier process of this node claimed it".to_owned();
+    let answer = ClaimAnswer { attempt: Some(reference(&work)), work: Some(work.clone()), refused, again: false };
+    peer.say(server_message::Message::Claim(answer)).await;
+    assert_eq!(outcomes(&peer.report().await.0), [Outcome::Interrupted]);
+    drop(peer);
+    let (mut peer, _) = bench.session().await;
+    assert_eq!(outcomes(&peer.report().await.0), [Outcome::Interrupted], "until it is acknowledged");
+    peer.stored(&work).await;
+    peer.offer(&reference(&work)).await;
+    peer.hand_over(&self::work(2, "true".into())).await;
+    peer.report().await;
+    assert!(!Path::new(&touched).exists());
+}
+
+#[tokio::test]
+async fn one_state_folder_has_one_agent() {
+    let bench = Bench::new().await;
+    let (_stop, shutdown) = watch::channel(false);
+    bench.until("the first is there", |bench| bench.settings.state_folder.join("agent.lock").exists()).await;
+    let start = Start { settings: bench.settings.clone(), own_server: None, executor: this_program(), shutdown };
+    assert!(matches!(run(start).await, Err(AgentError::Busy(_))));
 }
 
 #[tokio::test]
