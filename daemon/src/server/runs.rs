@@ -1,0 +1,220 @@
+//! What is done with Runs beside reading and creating them: stop, go on, retry, release, look at, plan, logs. Knows
+//! that each is one guarded commit by the core's rules; decides nothing itself.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use lockstep_apis::commit::Commit;
+use lockstep_apis::name;
+use lockstep_apis::v1alpha::{
+    EventSeverity, LogLine, LogsRequest, PlanRequest, PlanResponse, ReleaseRequest, Run, RunNodesResponse, RunRequest,
+};
+use lockstep_apis::violation::{of_field, shown};
+use lockstep_core::outcome;
+use lockstep_core::protocol::{self, Refusal};
+use lockstep_core::world::{RunState, World};
+use lockstep_grpc::channel::ClientIdentity;
+use lockstep_grpc::runs_server;
+use tonic::{Request, Response, Status};
+
+use crate::cache::Cache;
+use crate::clock::now_ms;
+use crate::events::{Happening, Outbox};
+use crate::identity::PeerIdentity;
+use crate::logs::LogStore;
+use crate::status::{self, Answer, Problem};
+use crate::store::{Store, StoreError};
+
+mod output;
+mod plan;
+mod retry;
+
+/// How often somebody else may be faster: gates are written by admins and the leader only.
+const ATTEMPTS: usize = 8;
+
+/// How this server reaches the others for the output that they keep.
+#[derive(Clone)]
+pub struct Peers {
+    /// Uid of this server.
+    pub own: String,
+    /// Proves it to the others.
+    pub identity: ClientIdentity,
+}
+
+/// The service.
+#[derive(Clone)]
+pub struct RunsApi {
+    store: Arc<dyn Store>,
+    cache: Arc<Cache>,
+    outbox: Outbox,
+    logs: LogStore,
+    peers: Option<Peers>,
+}
+
+impl RunsApi {
+    /// Over a store and the cache that follows it. Without `peers`, only the output of this server is shown.
+    pub fn new(store: Arc<dyn Store>, cache: Arc<Cache>, outbox: Outbox, logs: LogStore, peers: Option<Peers>) -> Self {
+        Self { store, cache, outbox, logs, peers }
+    }
+
+    /// Commits what the core decides about a Run, again if the world has changed meanwhile.
+    async fn change(
+        &self,
+        request: &RunRequest,
+        decide: impl Fn(&World, &RunState) -> Result<Commit, Refusal> + Send,
+    ) -> Answer<Run> {
+        // An answer may be lost: then a refusal may be our own doing.
+        let mut perhaps = None;
+        for _ in 0..ATTEMPTS {
+            self.cache.catch_up(&*self.store).await?;
+            let decided = {
+                let state = self.cache.read();
+                let run = find(state.world(), request)?;
+                decide(state.world(), run)
+            };
+            let commit = match (decided, perhaps.take()) {
+                (Ok(commit), _) => commit,
+                (Err(Refusal::AlreadyPaused | Refusal::AlreadyStopped | Refusal::NotPaused), Some(_)) => {
+                    return self.current(request);
+                }
+                (Err(refusal), _) => return Err(refused(&refusal, request)),
+            };
+            match self.store.commit(&commit).await {
+                Ok(committed) => {
+                    self.cache.reached(committed.revision).await;
+                    return self.current(request);
+                }
+                Err(StoreError::Conflict) => {}
+                Err(problem @ StoreError::Indeterminate { .. }) => perhaps = Some(problem),
+                Err(problem) => return Err(problem.into()),
+            }
+        }
+        match perhaps {
+            Some(problem) => Err(problem.into()),
+            None => Err(Problem::Conflict("the run kept changing; nothing was done: try again".into())),
+        }
+    }
+
+    fn current(&self, request: &RunRequest) -> Answer<Run> {
+        let state = self.cache.read();
+        let run = find(state.world(), request)?;
+        let object = run.object().ok_or_else(|| missing(request))?;
+        let mut run = object.value.as_ref().clone();
+        run.metadata.get_or_insert_default().resource_version = object.revision.to_string();
+        Ok(run)
+    }
+
+    fn tell(&self, r#type: &'static str, request: &RunRequest, node: &str, message: String) {
+        self.outbox.tell(Happening {
+            namespace: request.namespace.clone(),
+            r#type,
+            severity: EventSeverity::Info,
+            regarding: format!("Run/{}/{}", request.namespace, request.name),
+            node: node.to_owned(),
+            message,
+            data: None,
+        });
+    }
+}
+
+/// A Run by its name. Errors: names that cannot be, no such Run.
+fn find<'w>(world: &'w World, request: &RunRequest) -> Answer<&'w RunState> {
+    let names = [("namespace", &request.namespace), ("name", &request.name)];
+    let wrong = names.into_iter().filter_map(|(field, text)| {
+        let rule = name::check(text).err()?;
+        Some(of_field("Format", field, format!("{} is no name: {rule}", shown(text))))
+    });
+    let wrong: Vec<_> = wrong.collect();
+    if !wrong.is_empty() {
+        return Err(Problem::Violations(wrong));
+    }
+    world.run_named(&request.namespace, &request.name).ok_or_else(|| missing(request))
+}
+
+fn missing(request: &RunRequest) -> Problem {
+    Problem::NotFound(format!("there is no run {} in the namespace `{}`", shown(&request.name), request.namespace))
+}
+
+fn refused(refusal: &Refusal, request: &RunRequest) -> Problem {
+    match refusal {
+        Refusal::Unknown => missing(request),
+        refusal => Problem::Precondition(format!("{}: {refusal}", shown(&request.name))),
+    }
+}
+
+/// How a caller is named in gates, verdicts and events.
+fn words_for(caller: &PeerIdentity) -> String {
+    if caller.name.is_empty() { caller.to_string() } else { caller.name.clone() }
+}
+
+#[tonic::async_trait]
+impl runs_server::Runs for RunsApi {
+    async fn cancel(&self, request: Request<RunRequest>) -> Result<Response<Run>, Status> {
+        let by = words_for(&status::caller(&request)?);
+        let request = request.into_inner();
+        let run = self.change(&request, |world, run| protocol::cancel(world, run.uid(), &by, now_ms())).await?;
+        self.tell("run/cancelled", &request, "", format!("cancelled by {by}"));
+        Ok(Response::new(run))
+    }
+
+    async fn pause(&self, request: Request<RunRequest>) -> Result<Response<Run>, Status> {
+        let by = words_for(&status::caller(&request)?);
+        let request = request.into_inner();
+        let run = self.change(&request, |world, run| protocol::pause(world, run.uid(), &by, now_ms())).await?;
+        self.tell("run/paused", &request, "", format!("paused by {by}"));
+        Ok(Response::new(run))
+    }
+
+    async fn resume(&self, request: Request<RunRequest>) -> Result<Response<Run>, Status> {
+        let by = words_for(&status::caller(&request)?);
+        let request = request.into_inner();
+        let run = self.change(&request, |world, run| protocol::resume(world, run.uid())).await?;
+        self.tell("run/resumed", &request, "", format!("resumed by {by}"));
+        Ok(Response::new(run))
+    }
+
+    async fn retry(&self, request: Request<RunRequest>) -> Result<Response<Run>, Status> {
+        let caller = status::caller(&request)?;
+        Ok(Response::new(self.retry_run(request.get_ref(), &caller).await?))
+    }
+
+    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<Run>, Status> {
+        let by = words_for(&status::caller(&request)?);
+        let ReleaseRequest { namespace, name, node } = request.into_inner();
+        let request = RunRequest { namespace, name };
+        let uid_of = |run: &RunState| {
+            let plan = run.plan()?;
+            let found = plan.snapshot.nodes.iter().find(|known| known.name == node)?;
+            Some(found.uid.clone())
+        };
+        let decide = |world: &World, run: &RunState| {
+            let uid = uid_of(run).ok_or(Refusal::NothingHeld)?;
+            protocol::release(world, run.uid(), &uid, &by, now_ms())
+        };
+        let run = self.change(&request, decide).await?;
+        self.tell("run/released", &request, &node, format!("the place of {node} was given free by {by}"));
+        Ok(Response::new(run))
+    }
+
+    async fn nodes(&self, request: Request<RunRequest>) -> Result<Response<RunNodesResponse>, Status> {
+        self.cache.catch_up(&*self.store).await.map_err(Problem::from)?;
+        let state = self.cache.read();
+        let mut nodes = outcome::node_states(find(state.world(), request.get_ref())?);
+        // Nobody can open them, and nobody needs to try.
+        let reports = nodes.iter_mut().flat_map(|node| &mut node.tasks).filter_map(|task| task.report.as_mut());
+        reports.for_each(|report| report.sealed = None);
+        Ok(Response::new(RunNodesResponse { nodes }))
+    }
+
+    async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
+        let snapshot = self.plan_of(request.into_inner()).await?;
+        Ok(Response::new(PlanResponse { snapshot: Some(snapshot) }))
+    }
+
+    type LogsStream = Pin<Box<dyn Stream<Item = Result<LogLine, Status>> + Send>>;
+
+    async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        Ok(Response::new(self.output_of(request.into_inner()).await?))
+    }
+}
