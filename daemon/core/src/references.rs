@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 /// The first names that expressions and templates know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,31 +85,37 @@ impl fmt::Display for Reference {
     }
 }
 
-/// All that one text, or many, read.
+/// All that one text, or many, read. Cloning is cheap: hundreds of tasks may share one template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct References {
-    all: BTreeSet<Reference>,
+    /// `None` if there are none.
+    all: Option<Arc<BTreeSet<Reference>>>,
 }
 
 impl References {
     /// Adds one.
     pub fn add(&mut self, reference: Reference) {
-        self.all.insert(reference);
+        Arc::make_mut(self.all.get_or_insert_default()).insert(reference);
     }
 
     /// Adds all of another's.
     pub fn extend(&mut self, other: &References) {
-        self.all.extend(other.all.iter().cloned());
+        match (&mut self.all, &other.all) {
+            (_, None) => {}
+            (none @ None, Some(others)) => *none = Some(Arc::clone(others)),
+            (Some(own), Some(others)) if Arc::ptr_eq(own, others) || others.is_subset(own) => {}
+            (Some(own), Some(others)) => Arc::make_mut(own).extend(others.iter().cloned()),
+        }
     }
 
     /// All, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Reference> {
-        self.all.iter()
+        self.all.iter().flat_map(|all| all.iter())
     }
 
     /// Whether anything under the root is read.
     pub fn uses(&self, root: Root) -> bool {
-        self.all.iter().any(|reference| reference.root == root)
+        self.iter().any(|reference| reference.root == root)
     }
 
     /// The ids that are read as `results.ID`.
@@ -123,7 +130,7 @@ impl References {
 
     fn ids(&self, root: Root) -> impl Iterator<Item = &str> {
         let mut last = None;
-        self.all.iter().filter(move |reference| reference.root == root).filter_map(|r| r.path.first()).filter_map(
+        self.iter().filter(move |reference| reference.root == root).filter_map(|r| r.path.first()).filter_map(
             move |id| {
                 let repeated = last == Some(id);
                 last = Some(id);
