@@ -2,9 +2,13 @@
 //! Knows offsets and numbers; reads through `lockstep-executor`.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use lockstep_apis::v1alpha::{OutputChunk, OutputRequest};
 use lockstep_executor::segment;
+
+/// What was not acknowledged for so long is sent again: the server could not keep it then.
+pub(super) const RESEND: Duration = Duration::from_secs(30);
 
 /// Where a tail is.
 #[derive(Debug, Default)]
@@ -21,6 +25,7 @@ pub(super) struct Tail {
 
 #[derive(Debug)]
 struct Sent {
+    at: Instant,
     chunks: u64,
     end: u64,
     last: bool,
@@ -38,9 +43,9 @@ impl Tail {
         self.done
     }
 
-    /// Whether an answer is waited for.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.sent.is_some()
+    /// Whether an answer is waited for, and may still come.
+    pub(super) fn is_waiting(&self, now: Instant) -> bool {
+        self.sent.as_ref().is_some_and(|sent| now < sent.at + RESEND)
     }
 
     /// Where to read next.
@@ -54,23 +59,21 @@ impl Tail {
     }
 
     /// What to send, if anything. `ended`: what was read is all there will be, if it is empty.
-    pub(super) fn next(&mut self, read: Read, ended: bool) -> Option<OutputRequest> {
+    pub(super) fn next(&mut self, read: Read, ended: bool, now: Instant) -> Option<OutputRequest> {
         let last = ended && read.chunks.is_empty();
-        if self.done || self.is_waiting() || (read.chunks.is_empty() && !last) {
+        if self.done || self.is_waiting(now) || (read.chunks.is_empty() && !last) {
             return None;
         }
-        self.sent = Some(Sent { chunks: read.chunks.len() as u64, end: read.end, last });
+        self.sent = Some(Sent { at: now, chunks: read.chunks.len() as u64, end: read.end, last });
         Some(OutputRequest { attempt: None, number: self.kept + 1, chunks: read.chunks, last })
     }
 
     /// The server keeps everything up to `number`. Returns how many chunks it has that we have not read yet: it had
     /// them from an earlier agent, and they are to be passed over with [`Tail::pass_over`].
     pub(super) fn acknowledged(&mut self, number: u64) -> u64 {
-        let Some(sent) = self.sent.take() else { return 0 };
-        if number < self.kept + sent.chunks {
-            // Not all of it: sent again from where we are.
-            return 0;
-        }
+        let all = |sent: &Sent| number >= self.kept + sent.chunks;
+        // Kept in part is sent again as a whole, when its time is over: at once could be for ever, in a circle.
+        let Some(sent) = self.sent.take_if(|sent| all(sent)) else { return 0 };
         self.offset = sent.end;
         self.kept += sent.chunks;
         self.done = sent.last;
@@ -118,16 +121,16 @@ mod tests {
 
     #[test]
     fn chunks_are_numbered_through_and_one_message_is_under_way() {
-        let mut tail = Tail::default();
-        assert!(tail.next(read(0, 0), false).is_none());
-        assert_eq!(tail.next(read(2, 20), false).unwrap().number, 1);
-        assert!(tail.next(read(1, 30), false).is_none(), "the first is not answered");
+        let (mut tail, now) = (Tail::default(), Instant::now());
+        assert!(tail.next(read(0, 0), false, now).is_none());
+        assert_eq!(tail.next(read(2, 20), false, now).unwrap().number, 1);
+        assert!(tail.next(read(1, 30), false, now).is_none(), "the first is not answered");
         assert_eq!(tail.acknowledged(2), 0);
         assert_eq!(tail.offset(), 20);
-        let again = tail.next(read(1, 30), true).unwrap();
+        let again = tail.next(read(1, 30), true, now).unwrap();
         assert_eq!((again.number, again.last), (3, false));
         tail.acknowledged(3);
-        let last = tail.next(read(0, 30), true).unwrap();
+        let last = tail.next(read(0, 30), true, now).unwrap();
         assert_eq!((last.number, last.last), (4, true));
         assert!(!tail.is_done());
         tail.acknowledged(3);
@@ -136,13 +139,15 @@ mod tests {
 
     #[test]
     fn what_was_lost_or_kept_in_part_is_sent_again() {
-        let mut tail = Tail::default();
-        tail.next(read(3, 30), false).unwrap();
+        let (mut tail, now) = (Tail::default(), Instant::now());
+        tail.next(read(3, 30), false, now).unwrap();
         tail.begin_anew();
-        assert_eq!(tail.next(read(3, 30), false).unwrap().number, 1);
+        assert_eq!(tail.next(read(3, 30), false, now).unwrap().number, 1);
         tail.acknowledged(1);
-        assert_eq!((tail.offset(), tail.is_waiting()), (0, false));
-        tail.next(read(2, 20), false).unwrap();
+        assert_eq!((tail.offset(), tail.is_waiting(now)), (0, true));
+        let now = now + RESEND;
+        assert!(!tail.is_waiting(now), "for ever would be too long");
+        tail.next(read(2, 20), false, now).unwrap();
         assert_eq!(tail.acknowledged(7), 5, "the server has more than this agent has sent");
     }
 }

@@ -2,7 +2,7 @@
 //! inbox; speaks to whichever server the session is with, and waits while there is none.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lockstep_apis::keys::Attempt;
 use lockstep_apis::v1alpha::{AgentMessage, AttemptRef, Report, ReportRequest, Work, agent_message::Message};
@@ -11,7 +11,7 @@ use lockstep_executor::segment as folders;
 use tokio::sync::{mpsc, watch};
 
 use super::executor;
-use super::output::{self, Tail};
+use super::output::{self, RESEND, Tail};
 use super::session::Link;
 use super::{now_ms, shown};
 
@@ -166,6 +166,8 @@ impl Attendance {
                     self.tail.begin_anew();
                     self.send_report().await;
                 }
+                // Nothing heard for so long: an answer was not given, or lost.
+                () = tokio::time::sleep(RESEND) => self.send_report().await,
             }
             self.send_output().await;
         }
@@ -181,6 +183,7 @@ impl Attendance {
             tokio::select! {
                 Some(word) = self.inbox.recv() => self.hear(word).await,
                 Ok(()) = self.link.changed() => self.send_report().await,
+                () = tokio::time::sleep(RESEND) => self.send_report().await,
             }
         }
     }
@@ -218,14 +221,14 @@ impl Attendance {
 
     /// Sends the next piece of output, if there is one and the one before is acknowledged.
     async fn send_output(&mut self) {
-        if self.tail.is_done() || self.tail.is_waiting() || self.link.borrow().is_none() {
+        if self.tail.is_done() || self.tail.is_waiting(Instant::now()) || self.link.borrow().is_none() {
             return;
         }
         let (folder, offset) = (self.folder.clone(), self.tail.offset());
         let read = tokio::task::spawn_blocking(move || output::read(&folder, offset)).await;
         match read {
             Ok(Ok(read)) => {
-                if let Some(request) = self.tail.next(read, self.report.is_some()) {
+                if let Some(request) = self.tail.next(read, self.report.is_some(), Instant::now()) {
                     let attempt = Some(self.reference.clone());
                     self.send(Message::Output(lockstep_apis::v1alpha::OutputRequest { attempt, ..request })).await;
                 }

@@ -162,7 +162,7 @@ async fn a_node_joins_with_a_token_and_the_token_is_used_up() {
     let object = Object::from_entry(&entry).unwrap().unwrap();
     assert_eq!((object.metadata().uuid.as_str(), node.identity().role), (node.identity().uid.as_str(), Role::Node));
     assert_eq!(object.metadata().labels["tier"], "web");
-    assert_eq!(Membership::load(&settings.membership_file()).unwrap().servers, [bench.address.clone()]);
+    assert_eq!(Membership::load(&settings.membership_file()).unwrap().servers, std::slice::from_ref(&bench.address));
     assert!(
         !settings.ca_folder().exists() && !settings.sealing_folder().exists(),
         "a node gets no keys of the cluster"
