@@ -65,3 +65,52 @@ pub async fn keep_server_leaf(
         tokio::time::sleep(LOOK).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Roles;
+
+    const NOW: u64 = 1_800_000_000_000;
+    const HOUR_MS: u64 = 60 * 60 * 1000;
+
+    #[tokio::test]
+    async fn a_server_gets_a_new_leaf_under_its_uid_in_time_and_in_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            name: "n1".into(),
+            roles: Roles { server: true, agent: false },
+            listeners: Vec::new(),
+            advertise: Vec::new(),
+            store: None,
+            state_folder: folder.path().to_owned(),
+            log_level: "info".into(),
+            root: "/".into(),
+            file: folder.path().join("lockstepd.yaml"),
+        };
+        let ca = CertificateAuthority::create(&settings.ca_folder(), "c1", NOW).unwrap();
+        let key = FreshKey::generate().unwrap();
+        let chain = ca.issue(key.request(), Role::Server, "s1", "n1", NOW).unwrap();
+        let first = key.certified(chain, ca.authority().clone()).unwrap();
+        first.store(&settings.server_credentials()).unwrap();
+        let load = || Credentials::load(&settings.server_credentials(), ca.authority().clone()).unwrap();
+        let tls = TlsIdentity::new(&first).unwrap();
+        // Two thirds of the life have passed after 16 hours; at 30 the leaf has ended, which stops nobody.
+        for (hours, renews) in [(15, false), (17, true), (30, true)] {
+            first.store(&settings.server_credentials()).unwrap();
+            let keeping = keep_server_leaf(&settings, &ca, &tls, load(), || NOW + hours * HOUR_MS);
+            // Its first look is at once; then it sleeps for minutes.
+            tokio::select! {
+                biased;
+                () = keeping => {}
+                () = std::future::ready(()) => {}
+            }
+            let now = load();
+            assert_eq!(now.chain()[0] != first.chain()[0], renews, "{hours}");
+            assert_eq!(now.identity().uid, "s1");
+            if renews {
+                assert_eq!(now.identity().not_after_ms, NOW + (hours + 24) * HOUR_MS);
+            }
+        }
+    }
+}

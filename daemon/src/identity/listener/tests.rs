@@ -233,3 +233,35 @@ async fn more_strangers_than_there_is_room_for_keep_nobody_out_for_long() {
     let (served, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(9), cluster.try_as(&client)), meanwhile);
     assert!(served.expect("sooner than a handshake may take").is_some());
 }
+
+const FEW_DESCRIPTORS: &str = "LOCKSTEP_TEST_FEW_DESCRIPTORS";
+
+/// In a process of its own, for the limit is a process's: every descriptor is taken, then given back.
+#[tokio::test]
+async fn a_listener_without_descriptors_is_one_again_when_there_are_some() {
+    if std::env::var_os(FEW_DESCRIPTORS).is_none() {
+        let own = std::env::current_exe().unwrap();
+        let name = "identity::listener::tests::a_listener_without_descriptors_is_one_again_when_there_are_some";
+        let mut child = tokio::process::Command::new(own);
+        child.args([name, "--exact", "--test-threads=1"]).env(FEW_DESCRIPTORS, "1").kill_on_drop(true);
+        let ended = tokio::time::timeout(Duration::from_secs(60), child.output()).await.expect("it ends").unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
+        return;
+    }
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let cluster = Cluster::new("c1").await;
+    let client = leaf(&cluster.ca, Role::User, "u1", now_ms()).client().unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
+    // One descriptor stays free for the socket that waits; the listener then has none to accept it with.
+    let mut taken = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        taken.push(file);
+    }
+    taken.pop();
+    let waiting = TcpStream::connect(&cluster.address).await.unwrap();
+    assert!(std::fs::File::open("/dev/null").is_err(), "the listener could have accepted");
+    // Long enough for accept to have failed at least once.
+    tokio::time::sleep(PAUSE).await;
+    drop((taken, waiting));
+    assert!(cluster.try_as(&client).await.is_some());
+}
