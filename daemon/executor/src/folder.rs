@@ -60,6 +60,7 @@ impl Folder {
         Ok(Self::at(path))
     }
 
+    #[cfg(test)]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

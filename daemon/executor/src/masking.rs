@@ -42,12 +42,19 @@ impl Masker {
         self.count == 0
     }
 
-    /// Adds every text and number in a value. Returns whether one was too short to be masked.
+    /// Adds every text and number in a value. Returns whether a text was too short to be masked.
     pub fn add_value(&mut self, value: &Value) -> bool {
         match &value.kind {
             Some(Kind::Text(text)) => self.add(text.as_bytes()),
-            Some(Kind::Integer(number)) => self.add(number.to_string().as_bytes()),
-            Some(Kind::Number(number)) => self.add(number.to_string().as_bytes()),
+            // A result has numbers that are no secret, such as an exit code: short ones are nothing to tell.
+            Some(Kind::Integer(number)) => {
+                self.add(number.to_string().as_bytes());
+                false
+            }
+            Some(Kind::Number(number)) => {
+                self.add(number.to_string().as_bytes());
+                false
+            }
             Some(Kind::List(list)) => list.items.iter().fold(false, |short, item| self.add_value(item) | short),
             Some(Kind::Map(map)) => map.entries.values().fold(false, |short, item| self.add_value(item) | short),
             Some(Kind::Boolean(_) | Kind::Null(_)) | None => false,

@@ -41,6 +41,11 @@ impl Ended {
     }
 }
 
+/// No task is begun after one that ended so.
+pub(crate) fn is_end(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Failed | Outcome::Cancelled | Outcome::Interrupted)
+}
+
 /// Puts the action's own judgement beneath those of `success` and `changed`.
 pub(crate) fn judge(task: &CompiledTask, texts: &TaskTexts, done: Done, context: &Context, check: bool) -> Ended {
     let outcome = match done.outcome {

@@ -163,10 +163,13 @@ impl Segment<'_> {
 
     /// Makes the report, masked, and gives the result to the tasks that follow.
     fn outgoing(&mut self, task: &CompiledTask, ended: Ended) -> Outgoing {
-        let stop = matches!(ended.outcome, Outcome::Failed | Outcome::Cancelled | Outcome::Interrupted);
+        let stop = results::is_end(ended.outcome);
         let mut report = TaskReport { task: task.index, outcome: ended.outcome as i32, ..Default::default() };
-        let result = self.kept_result(task, &ended);
+        let (result, is_bare) = self.kept_result(task, &ended);
         report.message = self.message(task, ended.message);
+        if is_bare {
+            results::append(&mut report.message, "its secret is too short to be masked in what later tasks print");
+        }
         if ended.is_unknown {
             self.context.mark_unknown(&task.id);
         }
@@ -188,17 +191,18 @@ impl Segment<'_> {
         Outgoing { report, stop }
     }
 
-    fn kept_result(&mut self, task: &CompiledTask, ended: &Ended) -> Option<Value> {
+    /// The result if others may read it, and whether it is a secret that cannot be masked.
+    fn kept_result(&mut self, task: &CompiledTask, ended: &Ended) -> (Option<Value>, bool) {
         if !(task.keep_result || task.shared || task.secret) {
-            return None;
+            return (None, false);
         }
         let mut result = results::value(ended, task.sensitive && !task.secret);
         if task.secret {
-            self.masker.add_value(&result);
-        } else {
-            self.masker.mask_value(&mut result);
+            let is_bare = self.masker.add_value(&result);
+            return (Some(result), is_bare);
         }
-        Some(result)
+        self.masker.mask_value(&mut result);
+        (Some(result), false)
     }
 
     fn message(&self, task: &CompiledTask, message: Cow<'static, str>) -> String {

@@ -354,3 +354,53 @@ fn expression_that_cannot_be_evaluated_fails_its_task_before_it_begins() {
     assert_eq!(outcomes(&report), [Outcome::Failed]);
     assert!(report.tasks[0].message.contains("nothing"), "{}", report.tasks[0].message);
 }
+
+#[test]
+fn failure_noted_by_an_executor_that_died_still_ends_the_segment() {
+    let bench = Bench::new();
+    let mark = bench.path("mark");
+    let wrong = CompiledTask { when: "vars.nothing > 1".into(), ..shell("wrong", "true") };
+    let path = bench.create("a", &work([wrong, shell("next", format!("touch {}", mark.display()))]));
+    assert!(start(&path).wait().unwrap().success());
+    // Cut the end off: as if it had died before its report.
+    let journal = path.join("journal");
+    let (records, ..) = lockstep_executor::journal::read(&journal).unwrap();
+    let end = 8 + prost::Message::encoded_len(records.last().unwrap()) as u64;
+    let file = fs::OpenOptions::new().write(true).open(&journal).unwrap();
+    file.set_len(file.metadata().unwrap().len() - end).unwrap();
+    assert_eq!(segment::status(&path, &bench.boot).unwrap(), Status::NotStarted);
+    assert!(start(&path).wait().unwrap().success());
+    assert_eq!(outcomes(&bench.report(&path)), [Outcome::Failed]);
+    assert!(!mark.exists());
+}
+
+#[test]
+fn secret_too_short_to_be_masked_is_told() {
+    let bench = Bench::new();
+    let make = CompiledTask { secret: true, ..shell("make", "echo abc") };
+    let (_, report) = bench.run("a", &work([make]));
+    assert!(report.tasks[0].message.contains("too short"), "{}", report.tasks[0].message);
+}
+
+#[test]
+fn journal_on_a_full_disk_starts_no_task() {
+    let bench = Bench::new();
+    let mark = bench.path("mark");
+    let path = bench.create("a", &work([shell("one", format!("touch {}", mark.display()))]));
+    let journal = path.join("journal");
+    // A limit on the size of files stands for the disk: what is there fits, the intent does not.
+    let blocks = fs::metadata(&journal).unwrap().len();
+    let line = format!("trap '' XFSZ; exec prlimit --fsize={blocks} \"$@\"");
+    let status = Command::new("sh")
+        .args(["-c", &line, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["executor_process", "--exact", "--nocapture", "--test-threads=1"])
+        .env(FOLDER, &path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(segment::Exit::JournalFailed as i32));
+    assert!(!mark.exists());
+    assert!(bench.report(&path).error.contains("journal"), "{:?}", bench.report(&path));
+}

@@ -172,7 +172,10 @@ fn tasks(
         }
     }
     let mut reports = before;
-    reports.extend(segment.run(&prepared.tasks, notes)?);
+    // It may have died between the end of the last task and the report's.
+    if !reports.iter().any(|report| results::is_end(report.outcome())) {
+        reports.extend(segment.run(&prepared.tasks, notes)?);
+    }
     Ok((reports, segment.unsynced))
 }
 

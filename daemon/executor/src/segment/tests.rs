@@ -45,7 +45,7 @@ fn half_made_and_half_removed_folders_are_cleared() {
     let made = made();
     fs::create_dir(beside(&made.path, MAKING)).unwrap();
     fs::create_dir(made.parent.path().join("other.removing")).unwrap();
-    assert_eq!(list(made.parent.path()).unwrap(), [made.path.clone()]);
+    assert_eq!(list(made.parent.path()).unwrap(), std::slice::from_ref(&made.path));
     assert_eq!(fs::read_dir(made.parent.path()).unwrap().count(), 1);
     remove(&made.path).unwrap();
     assert!(list(made.parent.path()).unwrap().is_empty());
