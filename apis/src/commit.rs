@@ -22,7 +22,7 @@ pub struct Commit {
 }
 
 /// A condition on one key, judged at the moment of the commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Compare {
     /// The key does not exist.
     Absent(Key),

@@ -196,6 +196,16 @@ pub fn parse(key: &Key) -> Option<Parsed> {
     })
 }
 
+/// The prefix of every key.
+pub fn everything() -> Key {
+    Key(String::new())
+}
+
+/// All join tokens.
+pub fn tokens() -> Key {
+    Key("tokens/".into())
+}
+
 /// An object's key. `plural` is the kind's lower-case plural.
 pub fn object(plural: &str, namespace: &str, name: &str) -> Key {
     Key(format!("objects/{plural}/{namespace}/{name}"))

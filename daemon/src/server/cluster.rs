@@ -41,6 +41,12 @@ impl ClusterApi {
         Self { store, cache, outbox, pin, embedded }
     }
 
+    /// With what the server's services share.
+    pub fn of(shared: &super::Shared) -> Self {
+        let (pin, embedded) = (shared.ca.authority().pin(), shared.store_kind == "embedded");
+        Self::new(shared.store.clone(), shared.cache.clone(), shared.outbox.clone(), pin, embedded)
+    }
+
     async fn token(
         &self,
         request: CreateTokenRequest,

@@ -34,8 +34,8 @@ mod removal;
 mod watching;
 mod writing;
 
-pub use removal::finish_deletions;
-pub use writing::How;
+pub(crate) use removal::finish_deletions;
+use writing::How;
 
 /// The service.
 #[derive(Clone)]

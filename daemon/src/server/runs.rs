@@ -14,17 +14,15 @@ use lockstep_apis::violation::{of_field, shown};
 use lockstep_core::outcome;
 use lockstep_core::protocol::{self, Refusal};
 use lockstep_core::world::{RunState, World};
-use lockstep_grpc::channel::ClientIdentity;
 use lockstep_grpc::runs_server;
 use tonic::{Request, Response, Status};
 
-use crate::cache::Cache;
+use super::Shared;
 use crate::clock::now_ms;
-use crate::events::{Happening, Outbox};
+use crate::events::Happening;
 use crate::identity::PeerIdentity;
-use crate::logs::LogStore;
 use crate::status::{self, Answer, Problem};
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 
 mod output;
 mod plan;
@@ -33,31 +31,11 @@ mod retry;
 /// How often somebody else may be faster: gates are written by admins and the leader only.
 const ATTEMPTS: usize = 8;
 
-/// How this server reaches the others for the output that they keep.
-#[derive(Clone)]
-pub struct Peers {
-    /// Uid of this server.
-    pub own: String,
-    /// Proves it to the others.
-    pub identity: ClientIdentity,
-}
-
 /// The service.
 #[derive(Clone)]
-pub struct RunsApi {
-    store: Arc<dyn Store>,
-    cache: Arc<Cache>,
-    outbox: Outbox,
-    logs: LogStore,
-    peers: Option<Peers>,
-}
+pub struct RunsApi(pub Arc<Shared>);
 
 impl RunsApi {
-    /// Over a store and the cache that follows it. Without `peers`, only the output of this server is shown.
-    pub fn new(store: Arc<dyn Store>, cache: Arc<Cache>, outbox: Outbox, logs: LogStore, peers: Option<Peers>) -> Self {
-        Self { store, cache, outbox, logs, peers }
-    }
-
     /// Commits what the core decides about a Run, again if the world has changed meanwhile.
     async fn change(
         &self,
@@ -67,9 +45,9 @@ impl RunsApi {
         // An answer may be lost: then a refusal may be our own doing.
         let mut perhaps = None;
         for _ in 0..ATTEMPTS {
-            self.cache.catch_up(&*self.store).await?;
+            self.0.cache.catch_up(&*self.0.store).await?;
             let decided = {
-                let state = self.cache.read();
+                let state = self.0.cache.read();
                 let run = find(state.world(), request)?;
                 decide(state.world(), run)
             };
@@ -80,9 +58,9 @@ impl RunsApi {
                 }
                 (Err(refusal), _) => return Err(refused(&refusal, request)),
             };
-            match self.store.commit(&commit).await {
+            match self.0.store.commit(&commit).await {
                 Ok(committed) => {
-                    self.cache.reached(committed.revision).await;
+                    self.0.cache.reached(committed.revision).await;
                     return self.current(request);
                 }
                 Err(StoreError::Conflict) => {}
@@ -97,7 +75,7 @@ impl RunsApi {
     }
 
     fn current(&self, request: &RunRequest) -> Answer<Run> {
-        let state = self.cache.read();
+        let state = self.0.cache.read();
         let run = find(state.world(), request)?;
         let object = run.object().ok_or_else(|| missing(request))?;
         let mut run = object.value.as_ref().clone();
@@ -106,7 +84,7 @@ impl RunsApi {
     }
 
     fn tell(&self, r#type: &'static str, request: &RunRequest, node: &str, message: String) {
-        self.outbox.tell(Happening {
+        self.0.outbox.tell(Happening {
             namespace: request.namespace.clone(),
             r#type,
             severity: EventSeverity::Info,
@@ -198,8 +176,8 @@ impl runs_server::Runs for RunsApi {
     }
 
     async fn nodes(&self, request: Request<RunRequest>) -> Result<Response<RunNodesResponse>, Status> {
-        self.cache.catch_up(&*self.store).await.map_err(Problem::from)?;
-        let state = self.cache.read();
+        self.0.cache.catch_up(&*self.0.store).await.map_err(Problem::from)?;
+        let state = self.0.cache.read();
         let mut nodes = outcome::node_states(find(state.world(), request.get_ref())?);
         // Nobody can open them, and nobody needs to try.
         let reports = nodes.iter_mut().flat_map(|node| &mut node.tasks).filter_map(|task| task.report.as_mut());

@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a writer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub(super) enum How {
     /// It must not be there.
     Create,
     /// It must be there, in the version that is named.
@@ -36,7 +36,7 @@ pub enum How {
 
 impl ObjectsApi {
     /// Writes all objects in one commit, or none. Answers with each as stored, and what was done.
-    pub async fn write(
+    pub(super) async fn write(
         &self,
         objects: Vec<Object>,
         how: How,

@@ -10,16 +10,16 @@ use futures::{Stream, StreamExt};
 use lockstep_apis::commit::Revision;
 use lockstep_apis::keys::Attempt;
 use lockstep_apis::nearest::nearest;
-use lockstep_apis::v1alpha::{LogLine, LogsRequest, OutputChunk, RunRequest, ServerRecord};
+use lockstep_apis::v1alpha::{LogLine, LogsRequest, OutputChunk, RunRequest};
 use lockstep_apis::violation::{of_field, shown};
 use lockstep_core::world::{Plan, RunState};
-use lockstep_grpc::channel;
 use lockstep_grpc::runs_client::RunsClient;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{Peers, RunsApi, find};
+use super::super::Shared;
+use super::{RunsApi, find};
 use crate::cache::Cache;
 use crate::logs::{LogStore, Part};
 use crate::status::{Answer, Problem};
@@ -38,23 +38,16 @@ type Lines = Pin<Box<dyn Stream<Item = Result<LogLine, Status>> + Send>>;
 impl RunsApi {
     /// The lines of a Run: all that is there, and what comes, if that is asked for.
     pub(super) async fn output_of(&self, request: LogsRequest) -> Answer<Lines> {
-        self.cache.catch_up(&*self.store).await?;
+        self.0.cache.catch_up(&*self.0.store).await?;
         let named = RunRequest { namespace: request.namespace.clone(), name: request.run.clone() };
-        let (tail, others) = {
-            let state = self.cache.read();
-            let run = find(state.world(), &named)?;
-            let tail = Tail::new(self, run, &request)?;
-            let own = self.peers.as_ref().map_or("", |peers| peers.own.as_str());
-            let others = state.servers().values().filter(|server| server.uid != own);
-            (tail, others.cloned().collect::<Vec<_>>())
+        let tail = {
+            let state = self.0.cache.read();
+            Tail::new(&self.0, find(state.world(), &named)?, &request)?
         };
-        let local: Lines = Box::pin(tail.into_stream());
-        let Some(peers) = self.peers.as_ref().filter(|_| !request.local && !others.is_empty()) else {
-            return Ok(local);
-        };
-        let mut sources = vec![local];
-        for server in others {
-            sources.push(elsewhere(peers.clone(), server, request.clone()));
+        let mut sources: Vec<Lines> = vec![Box::pin(tail.into_stream())];
+        if !request.local {
+            let others = self.0.peers.others().into_iter();
+            sources.extend(others.map(|server| elsewhere(self.0.clone(), server, request.clone())));
         }
         Ok(match request.follow {
             true => Box::pin(futures::stream::select_all(sources)),
@@ -64,20 +57,20 @@ impl RunsApi {
 }
 
 /// The lines that another server keeps.
-fn elsewhere(peers: Peers, server: ServerRecord, request: LogsRequest) -> Lines {
-    let name = server.name.clone();
+fn elsewhere(shared: Arc<Shared>, server: String, request: LogsRequest) -> Lines {
     let lines = async move {
-        let unreachable = |problem: String| {
-            Problem::Unavailable(format!("output that the server {name} keeps is missing here: {problem}"))
+        let named = shared.cache.read().servers().get(&server).map(|record| record.name.clone());
+        let name = named.unwrap_or_else(|| server.clone());
+        let unreachable = |problem: String| -> Status {
+            Problem::Unavailable(format!("output that the server {name} keeps is missing here: {problem}")).into()
         };
-        let connecting = channel::connect(&server.addresses, &peers.identity);
-        let channel = match tokio::time::timeout(CONNECT, connecting).await {
+        let channel = match tokio::time::timeout(CONNECT, shared.peers.channel(&server)).await {
             Ok(Ok(channel)) => channel,
-            Ok(Err(problem)) => return Err(Status::from(unreachable(problem.to_string()))),
-            Err(_) => return Err(Status::from(unreachable("it does not answer".into()))),
+            Ok(Err(problem)) => return Err(unreachable(problem.to_string())),
+            Err(_) => return Err(unreachable("it does not answer".into())),
         };
         let asked = RunsClient::new(channel).logs(LogsRequest { local: true, ..request }).await;
-        asked.map(tonic::Response::into_inner).map_err(|status| unreachable(status.message().to_owned()).into())
+        asked.map(tonic::Response::into_inner).map_err(|status| unreachable(status.message().to_owned()))
     };
     let lines = futures::stream::once(lines).flat_map(|opened| -> Lines {
         match opened {
@@ -138,8 +131,6 @@ impl Merge {
 
 /// What is wanted of a Run's output.
 struct Wanted {
-    namespace: String,
-    run: String,
     uid: String,
     /// Uid of the node.
     node: Option<String>,
@@ -162,19 +153,17 @@ struct Tail {
 }
 
 impl Tail {
-    fn new(api: &RunsApi, run: &RunState, request: &LogsRequest) -> Answer<Self> {
+    fn new(shared: &Shared, run: &RunState, request: &LogsRequest) -> Answer<Self> {
         let wanted = Wanted {
-            namespace: request.namespace.clone(),
-            run: request.run.clone(),
             uid: run.uid().to_owned(),
             node: node_named(run, &request.node)?,
             tasks: tasks_named(run, &request.task)?,
         };
         Ok(Self {
-            cache: api.cache.clone(),
-            logs: api.logs.clone(),
-            changed: api.logs.follow(run.uid()),
-            revision: api.cache.revision(),
+            cache: shared.cache.clone(),
+            logs: shared.logs.clone(),
+            changed: shared.logs.follow(run.uid()),
+            revision: shared.cache.revision(),
             wanted,
             follow: request.follow,
             read: BTreeMap::new(),

@@ -22,15 +22,15 @@ const MAX_NAME: usize = 253;
 impl RunsApi {
     pub(super) async fn retry_run(&self, request: &RunRequest, by: &PeerIdentity) -> Answer<Run> {
         for _ in 0..ATTEMPTS {
-            self.cache.catch_up(&*self.store).await?;
-            let (run, commit) = retry_of(&self.cache.read(), request, by)?;
+            self.0.cache.catch_up(&*self.0.store).await?;
+            let (run, commit) = retry_of(&self.0.cache.read(), request, by)?;
             let key = Object::from(run.clone()).key();
-            let revision = match self.store.commit(&commit).await {
+            let revision = match self.0.store.commit(&commit).await {
                 Ok(committed) => committed.revision,
                 Err(StoreError::Conflict) => continue,
                 Err(problem @ StoreError::Indeterminate { .. }) => {
                     // Its uid is new: what is there is ours, or another's of the same name.
-                    let found = self.store.get(&key).await?.entry;
+                    let found = self.0.store.get(&key).await?.entry;
                     let ours = found.filter(|entry| entry.value == Object::from(run.clone()).to_stored());
                     ours.ok_or(problem)?.mod_revision
                 }
@@ -63,7 +63,7 @@ fn retry_of(state: &State, request: &RunRequest, by: &PeerIdentity) -> Answer<(R
     })?;
     let version = open.metadata().resource_version.parse().map_err(|_| StoreError::Conflict)?;
     let mut spec = object.value.spec.clone().unwrap_or_default();
-    spec.retry_of = old.uid().to_owned();
+    spec.retry_of.clone_from(&request.name);
     spec.retry_nodes = nodes;
     spec.origin = Some(Origin { r#type: OriginType::User.into(), name: by.name.clone(), uid: by.uid.clone() });
     let metadata = Metadata {

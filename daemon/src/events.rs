@@ -1,0 +1,368 @@
+//! Events: told from anywhere in the server, stored in batches; one commit is in flight, and what is told meanwhile
+//! goes into the next. Knows how events are kept; not why they are told.
+//!
+//! # Guarantees
+//! - Telling never waits. What does not fit is dropped, counted, and said in the log.
+//! - A node's numbered events are stored once, however often they are sent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lockstep_apis::commit::{Commit, Compare, Entry, Operation};
+use lockstep_apis::keys::{self, Key};
+use lockstep_apis::v1alpha::{
+    ConfigSpec, Event, EventBatch, EventMark, EventSeverity, EventSpec, Metadata, Object, Value,
+};
+use lockstep_apis::{object, timestamp};
+use prost::Message;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::cache::Cache;
+use crate::clock::now_ms;
+use crate::store::{Store, StoreError};
+
+/// Where cluster-wide events live.
+pub const SYSTEM: &str = "system";
+
+/// Events that wait for the commit in flight.
+const QUEUE: usize = 4096;
+
+/// Most events of one batch: a few hundred bytes each stay far below the size of a value.
+const MAX_BATCH: usize = 500;
+
+/// Longest message of an event.
+const MAX_MESSAGE: usize = 1024;
+
+/// Between attempts while the store does not answer.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Something that happened, before it has a name and a number.
+#[derive(Clone, Debug)]
+pub struct Happening {
+    /// The namespace of what it is about; [`SYSTEM`] for global kinds.
+    pub namespace: String,
+    /// `run/started`, …
+    pub r#type: &'static str,
+    /// How bad it is.
+    pub severity: EventSeverity,
+    /// `Kind/namespace/name` or `Kind/name`.
+    pub regarding: String,
+    /// The node's name, if it happened on one.
+    pub node: String,
+    /// A sentence.
+    pub message: String,
+    /// For programs.
+    pub data: Option<Value>,
+}
+
+impl Happening {
+    /// Something of the cluster's own.
+    pub fn of_cluster(r#type: &'static str, regarding: String, message: String) -> Self {
+        Self {
+            namespace: SYSTEM.into(),
+            r#type,
+            severity: EventSeverity::Info,
+            regarding,
+            node: String::new(),
+            message,
+            data: None,
+        }
+    }
+
+    fn spec(self, source: &str, number: u64, now_ms: u64) -> EventSpec {
+        EventSpec {
+            r#type: self.r#type.to_owned(),
+            severity: self.severity.into(),
+            regarding: self.regarding,
+            node: self.node,
+            message: cut(self.message),
+            data: self.data,
+            at: Some(timestamp::from_ms(now_ms)),
+            source: source.to_owned(),
+            number,
+        }
+    }
+
+    /// The write that stores it alone, for a commit of whatever it tells about: both happen, or neither.
+    pub fn into_operation(self, source: &str, now_ms: u64) -> Operation {
+        let key = keys::events(&self.namespace, now_ms, &batch_id());
+        let event = Event { metadata: None, spec: Some(self.spec(source, 0, now_ms)) };
+        let value = EventBatch { events: vec![event] }.encode_to_vec();
+        Operation::Put { key, value, lease: None }
+    }
+}
+
+fn cut(mut message: String) -> String {
+    message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+    message
+}
+
+fn batch_id() -> String {
+    Uuid::new_v4().simple().to_string()
+}
+
+/// Whether the cluster's Config keeps events of a type.
+pub fn is_kept(config: &ConfigSpec, r#type: &str) -> bool {
+    let named = |patterns: &[String]| {
+        patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => r#type.starts_with(prefix),
+            None => pattern == r#type,
+        })
+    };
+    (config.event_allow_list.is_empty() || named(&config.event_allow_list)) && !named(&config.event_deny_list)
+}
+
+/// Takes events from everywhere in the server.
+#[derive(Clone)]
+pub struct Outbox {
+    sender: mpsc::Sender<(Happening, u64)>,
+}
+
+/// The other end of an [`Outbox`].
+pub struct Telling {
+    /// Where events are kept.
+    pub store: Arc<dyn Store>,
+    /// Has the Config that says which are.
+    pub cache: Arc<Cache>,
+    /// `server/<uid>`.
+    pub source: String,
+    told: mpsc::Receiver<(Happening, u64)>,
+}
+
+impl Outbox {
+    /// An outbox and who empties it.
+    pub fn new(store: Arc<dyn Store>, cache: Arc<Cache>, source: String) -> (Self, Telling) {
+        let (sender, told) = mpsc::channel(QUEUE);
+        (Self { sender }, Telling { store, cache, source, told })
+    }
+
+    /// Tells of something. Never waits.
+    pub fn tell(&self, happening: Happening) {
+        if let Err(problem) = self.sender.try_send((happening, now_ms())) {
+            tracing::warn!(%problem, "an event was dropped");
+        }
+    }
+}
+
+impl Telling {
+    /// Stores what is told until nobody can tell any more.
+    pub async fn store_all(mut self) {
+        let mark = keys::event_mark(&mark_of(&self.source));
+        let mut number = self.stored_number(&mark).await;
+        let mut told = Vec::with_capacity(16);
+        while self.told.recv_many(&mut told, MAX_BATCH).await > 0 {
+            let config = self.cache.read().config();
+            told.retain(|(happening, _)| is_kept(&config, happening.r#type));
+            let mut batches: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+            let first_at = told.first().map_or(0, |(_, at)| *at);
+            for (happening, at_ms) in told.drain(..) {
+                number += 1;
+                let namespace = happening.namespace.clone();
+                let event = Event { metadata: None, spec: Some(happening.spec(&self.source, number, at_ms)) };
+                batches.entry(namespace).or_default().push(event);
+            }
+            if batches.is_empty() {
+                continue;
+            }
+            let commit = batches.into_iter().fold(Commit::new(), |commit, (namespace, events)| {
+                commit.put(keys::events(&namespace, first_at, &batch_id()), EventBatch { events }.encode_to_vec())
+            });
+            let commit = commit.put(mark.clone(), EventMark { number }.encode_to_vec());
+            self.commit(&commit).await;
+        }
+    }
+
+    /// Keys and values are the same each time, so what may have happened may happen again.
+    async fn commit(&self, commit: &Commit) {
+        while let Err(problem) = self.store.commit(commit).await {
+            if !problem.is_transient() {
+                return tracing::error!(%problem, "events were not stored");
+            }
+            tracing::debug!(%problem, "events wait for the store");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn stored_number(&self, mark: &Key) -> u64 {
+        loop {
+            match self.store.get(mark).await {
+                Ok(found) => return found.entry.map_or(0, |entry| number_of(&entry)),
+                Err(problem) => {
+                    tracing::debug!(%problem, "events wait for the store");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// A source as part of a key.
+fn mark_of(source: &str) -> String {
+    source.replace('/', "-")
+}
+
+fn number_of(entry: &Entry) -> u64 {
+    EventMark::decode(entry.value.as_slice()).map_or(0, |mark| mark.number)
+}
+
+/// Stores events that a node tells of itself, in the order of its numbers. What the node says about who it is, is not
+/// looked at. Returns the highest number that is stored; the node may forget up to there.
+pub async fn store_of_node(
+    store: &dyn Store,
+    config: &ConfigSpec,
+    (uid, name): (&str, &str),
+    events: Vec<Event>,
+) -> Result<u64, StoreError> {
+    let source = format!("node/{uid}");
+    let mark = keys::event_mark(&mark_of(&source));
+    let found = store.get(&mark).await?.entry;
+    let stored = found.as_ref().map_or(0, number_of);
+    let mut specs: Vec<EventSpec> =
+        events.into_iter().filter_map(|event| event.spec).filter(|spec| spec.number > stored).take(MAX_BATCH).collect();
+    specs.sort_by_key(|spec| spec.number);
+    let Some(last) = specs.last().map(|spec| spec.number) else { return Ok(stored) };
+    specs.retain(|spec| is_kept(config, &spec.r#type));
+    let events = specs.into_iter().map(|spec| Event {
+        metadata: None,
+        spec: Some(EventSpec {
+            regarding: format!("Node/{name}"),
+            node: name.to_owned(),
+            source: source.clone(),
+            message: cut(spec.message),
+            ..spec
+        }),
+    });
+    let batch = EventBatch { events: events.collect() };
+    let guard = match &found {
+        Some(entry) => Compare::ModRevision(mark.clone(), entry.mod_revision),
+        None => Compare::Absent(mark.clone()),
+    };
+    let commit = Commit::new().when(guard).put(mark, EventMark { number: last }.encode_to_vec());
+    let commit = match batch.events.is_empty() {
+        true => commit,
+        false => commit.put(keys::events(SYSTEM, now_ms(), &batch_id()), batch.encode_to_vec()),
+    };
+    store.commit(&commit).await?;
+    Ok(last)
+}
+
+/// The events of a stored batch as objects. Their names say where they are: see [`batch_of`].
+pub fn objects_of(entry: &Entry) -> Vec<Arc<Object>> {
+    let Some(keys::Parsed::Events { namespace, batch }) = keys::parse(&entry.key) else { return Vec::new() };
+    let Ok(stored) = EventBatch::decode(entry.value.as_slice()) else {
+        tracing::error!(key = %entry.key, "a batch of events does not decode; ignored");
+        return Vec::new();
+    };
+    let named = |(index, event): (usize, Event)| {
+        let at = event.spec.as_ref().and_then(|spec| spec.at);
+        let metadata = Metadata {
+            api_version: object::API_VERSION.into(),
+            kind: "Event".into(),
+            name: format!("{batch}-{index}"),
+            namespace: namespace.clone(),
+            uuid: uid_in_batch(&batch, index),
+            resource_version: entry.mod_revision.to_string(),
+            generation: 1,
+            created_at: at,
+            ..Metadata::default()
+        };
+        Arc::new(Object::from(Event { metadata: Some(metadata), ..event }))
+    };
+    stored.events.into_iter().enumerate().map(named).collect()
+}
+
+/// The batch's own random id, counted on.
+fn uid_in_batch(batch: &str, index: usize) -> String {
+    let id = batch.rsplit('-').next().and_then(|id| Uuid::parse_str(id).ok()).unwrap_or_default();
+    Uuid::from_u128(id.as_u128().wrapping_add(index as u128)).to_string()
+}
+
+/// The key of the batch in which an event of this name is.
+pub fn batch_of(namespace: &str, name: &str) -> Option<Key> {
+    let (batch, index) = name.rsplit_once('-')?;
+    let (at, id) = batch.split_once('-')?;
+    index.parse::<usize>().ok()?;
+    Some(keys::events(namespace, at.parse().ok()?, id))
+}
+
+/// When the first event of a batch was told, from its key.
+pub fn batch_time_ms(key: &Key) -> Option<u64> {
+    match keys::parse(key)? {
+        keys::Parsed::Events { batch, .. } => batch.split_once('-')?.0.parse().ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::embedded::{Embedded, EmbeddedSettings};
+
+    fn numbered(number: u64) -> Event {
+        Event { metadata: None, spec: Some(EventSpec { r#type: "beacon/x".into(), number, ..EventSpec::default() }) }
+    }
+
+    async fn stored(store: &dyn Store) -> Vec<Arc<Object>> {
+        let page = store.snapshot(&keys::events_prefix(None)).await.unwrap();
+        page.entries.iter().flat_map(objects_of).collect()
+    }
+
+    #[tokio::test]
+    async fn a_node_that_sends_again_is_stored_once_and_speaks_only_of_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(&EmbeddedSettings::new(folder.path().join("s"))).await.unwrap();
+        let config = ConfigSpec::default();
+        let forged = Event {
+            metadata: None,
+            spec: Some(EventSpec { node: "other".into(), regarding: "Node/other".into(), ..numbered(2).spec.unwrap() }),
+        };
+        let sent = vec![numbered(1), forged];
+        assert_eq!(store_of_node(&store, &config, ("u1", "n1"), sent.clone()).await.unwrap(), 2);
+        assert_eq!(store_of_node(&store, &config, ("u1", "n1"), sent).await.unwrap(), 2);
+        let objects = stored(&store).await;
+        assert_eq!(objects.len(), 2);
+        for object in &objects {
+            let Some(lockstep_apis::v1alpha::object::Kind::Event(event)) = &object.kind else { panic!("an event") };
+            let spec = event.spec.as_ref().unwrap();
+            assert_eq!((spec.node.as_str(), spec.source.as_str()), ("n1", "node/u1"));
+            let metadata = object.metadata();
+            let batch = batch_of(&metadata.namespace, &metadata.name).unwrap();
+            assert!(store.get(&batch).await.unwrap().entry.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_told_is_stored_in_batches_and_numbers_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> =
+            Arc::new(Embedded::open(&EmbeddedSettings::new(folder.path().join("s"))).await.unwrap());
+        for round in 1..=2_u64 {
+            let cache = Cache::load(&*store).await.unwrap();
+            let (outbox, telling) = Outbox::new(store.clone(), cache, "server/s".into());
+            for _ in 0..10 {
+                outbox.tell(Happening::of_cluster("test/told", "Node/x".into(), "told".into()));
+            }
+            drop(outbox);
+            telling.store_all().await;
+            assert_eq!(stored(&*store).await.len() as u64, 10 * round);
+            let mark = store.get(&keys::event_mark("server-s")).await.unwrap().entry.unwrap();
+            assert_eq!(number_of(&mark), 10 * round);
+        }
+        let batches = store.snapshot(&keys::events_prefix(Some(SYSTEM))).await.unwrap().entries.len();
+        assert_eq!(batches, 2);
+    }
+
+    #[test]
+    fn what_is_kept_is_the_configs_choice() {
+        let config = |allow: &[&str], deny: &[&str]| ConfigSpec {
+            event_allow_list: allow.iter().map(|s| (*s).to_owned()).collect(),
+            event_deny_list: deny.iter().map(|s| (*s).to_owned()).collect(),
+            ..ConfigSpec::default()
+        };
+        assert!(is_kept(&config(&[], &[]), "run/started"));
+        assert!(!is_kept(&config(&["node/*"], &[]), "run/started"));
+        assert!(!is_kept(&config(&["run/*"], &["run/started"]), "run/started"));
+        assert!(is_kept(&config(&["run/*"], &["run/started"]), "run/finished"));
+    }
+}
