@@ -34,6 +34,7 @@ mod removal;
 mod watching;
 mod writing;
 
+pub(crate) use removal::finish_deletions;
 use writing::How;
 
 /// The service.

@@ -1,8 +1,9 @@
-//! Delete: of one object, or of what a selector names. Knows what stands in the way of a delete; a namespace is only
-//! closed here, and emptied by the leader.
+//! Delete: of one object, of what a selector names, and of a namespace with all that is in it. Knows what stands in the
+//! way of a delete.
 
-use lockstep_apis::commit::{Commit, Compare, Entry};
-use lockstep_apis::keys;
+use lockstep_apis::commit::{Commit, Compare, Entry, Operation};
+use lockstep_apis::keys::{self, Key};
+use lockstep_apis::kinds;
 use lockstep_apis::timestamp;
 use lockstep_apis::v1alpha::{DeleteRequest, DeleteResponse, NamespaceStatus, Object, ObjectRef, object::Kind as K};
 use lockstep_apis::violation::{of_field, shown};
@@ -13,7 +14,7 @@ use super::{ObjectsApi, decode, given, key_of, kind_of, not_found, prefix_of, re
 use crate::clock::now_ms;
 use crate::events::Happening;
 use crate::status::{Answer, Problem};
-use crate::store::StoreError;
+use crate::store::{Range, StoreError};
 
 /// How often somebody else may be faster.
 const ATTEMPTS: usize = 5;
@@ -78,7 +79,7 @@ impl ObjectsApi {
             if request.dry_run {
                 return Ok(object);
             }
-            match self.carry_out(&object, &removal).await {
+            match self.carry_out(&object, removal).await {
                 Ok(()) => return Ok(object),
                 Err(Problem::Store(StoreError::Conflict)) => continue,
                 Err(problem) => return Err(problem),
@@ -88,34 +89,45 @@ impl ObjectsApi {
     }
 
     /// What deletes the object, unless something stands in the way.
-    async fn removal(&self, object: &Object, entry: &Entry) -> Answer<Commit> {
+    async fn removal(&self, object: &Object, entry: &Entry) -> Answer<Removal> {
         let alone = || {
             let unchanged = Compare::ModRevision(entry.key.clone(), entry.mod_revision);
             Commit::new().when(unchanged).delete(entry.key.clone())
         };
-        match &object.kind {
+        Ok(match &object.kind {
             Some(K::Run(_)) => {
                 self.cache.catch_up(&*self.store).await?;
-                self.run_removal(object)
+                Removal::Once(self.run_removal(object)?)
             }
             Some(K::Node(_)) => {
                 self.cache.catch_up(&*self.store).await?;
                 self.node_is_free(object)?;
-                Ok(alone().delete(keys::session(&object.metadata().uuid)))
+                Removal::Once(alone().delete(keys::session(&object.metadata().uuid)))
             }
-            Some(K::Namespace(_)) => closing(object, entry),
-            _ => Ok(alone()),
-        }
+            Some(K::Namespace(_)) => {
+                self.cache.catch_up(&*self.store).await?;
+                self.namespace_is_free(object)?;
+                Removal::Namespace(entry.clone())
+            }
+            _ => Removal::Once(alone()),
+        })
     }
 
-    async fn carry_out(&self, object: &Object, removal: &Commit) -> Answer<()> {
-        let revision = self.store.commit(removal).await?.revision;
-        // Whoever asks this server next must not meet what is gone: a node's connection, a Run's world.
-        self.cache.reached(revision).await;
+    async fn carry_out(&self, object: &Object, removal: Removal) -> Answer<()> {
+        match removal {
+            Removal::Once(commit) => {
+                let revision = self.store.commit(&commit).await?.revision;
+                // Whoever asks this server next must not meet what is gone: a node's connection, a Run's world.
+                self.cache.reached(revision).await;
+            }
+            Removal::Namespace(entry) => {
+                let closed = self.close(object, &entry).await?;
+                self.empty(&object.metadata().name, &closed).await?;
+            }
+        }
         if matches!(object.kind, Some(K::Node(_))) {
-            let name = &object.metadata().name;
-            let message = format!("{name} was deleted");
-            self.outbox.tell(Happening::of_cluster("node/deleted", object.reference(), message));
+            let name = object.metadata().name.clone();
+            self.outbox.tell(Happening::of_cluster("node/deleted", object.reference(), format!("{name} was deleted")));
         }
         Ok(())
     }
@@ -155,21 +167,87 @@ impl ObjectsApi {
             ))),
         }
     }
+
+    fn namespace_is_free(&self, object: &Object) -> Answer<()> {
+        let name = object.metadata().name.as_str();
+        if PERMANENT.contains(&name) {
+            return Err(Problem::Precondition(format!("the namespace `{name}` is always there")));
+        }
+        let state = self.cache.read();
+        let prefix = keys::object_prefix("runs", Some(name));
+        let busy = state.objects(&prefix).filter(|(_, object)| {
+            let run = state.world().run(&object.metadata().uuid);
+            run.is_none_or(|run| !run.has_ended() || run.cursor().is_some())
+        });
+        let busy: Vec<&str> = busy.map(|(_, object)| object.metadata().name.as_str()).collect();
+        match busy.is_empty() {
+            true => Ok(()),
+            false => Err(Problem::Precondition(format!(
+                "runs of the namespace `{name}` have not ended or hold places: {}; cancel or release them first",
+                first(busy)
+            ))),
+        }
+    }
+
+    /// Lets nothing more into a namespace. The answer: what it then is.
+    async fn close(&self, object: &Object, entry: &Entry) -> Answer<Entry> {
+        let mut closed = object.clone();
+        if let Some(K::Namespace(namespace)) = &mut closed.kind
+            && namespace.status.as_ref().is_none_or(|status| status.phase != TERMINATING)
+        {
+            namespace.status = Some(NamespaceStatus { phase: TERMINATING.into() });
+            closed.metadata_mut().deleted_at = Some(timestamp::from_ms(now_ms()));
+            let unchanged = Compare::ModRevision(entry.key.clone(), entry.mod_revision);
+            let value = closed.to_stored();
+            let commit = Commit::new().when(unchanged).put(entry.key.clone(), value.clone());
+            let mod_revision = self.store.commit(&commit).await?.revision;
+            return Ok(Entry { value, mod_revision, ..entry.clone() });
+        }
+        Ok(entry.clone())
+    }
+
+    /// Deletes all that is in a closed namespace, then itself. May be cut off anywhere, and begun again.
+    async fn empty(&self, name: &str, closed: &Entry) -> Answer<()> {
+        for kind in kinds::all().iter().filter(|kind| kind.namespaced && kind.name != "Event") {
+            let prefix = keys::object_prefix(kind.plural, Some(name));
+            loop {
+                let page = self.store.list(&prefix, Range::first(50)).await?;
+                if page.entries.is_empty() {
+                    break;
+                }
+                self.cache.reached(page.revision).await;
+                for entry in &page.entries {
+                    self.remove_inside(entry).await?;
+                }
+            }
+        }
+        let mut commit = Commit::new()
+            .when(Compare::ModRevision(closed.key.clone(), closed.mod_revision))
+            .delete(closed.key.clone());
+        commit.operations.push(Operation::DeletePrefix(keys::events_prefix(Some(name))));
+        self.store.commit(&commit).await?;
+        Ok(())
+    }
+
+    async fn remove_inside(&self, entry: &Entry) -> Answer<()> {
+        let object = decode(entry)?;
+        let commit = match &object.kind {
+            Some(K::Run(_)) => self.run_removal(&object)?,
+            _ => Commit::new().delete(entry.key.clone()),
+        };
+        match self.store.commit(&commit).await {
+            // The next page shows what is left.
+            Ok(_) | Err(StoreError::Conflict) => Ok(()),
+            Err(problem) => Err(problem.into()),
+        }
+    }
 }
 
-/// Lets nothing more into a namespace: the leader then ends its Runs, empties it, and deletes it.
-fn closing(object: &Object, entry: &Entry) -> Answer<Commit> {
-    let name = object.metadata().name.as_str();
-    if PERMANENT.contains(&name) {
-        return Err(Problem::Precondition(format!("the namespace `{name}` is always there")));
-    }
-    let mut closed = object.clone();
-    if let Some(K::Namespace(namespace)) = &mut closed.kind {
-        namespace.status = Some(NamespaceStatus { phase: TERMINATING.into() });
-    }
-    closed.metadata_mut().deleted_at.get_or_insert(timestamp::from_ms(now_ms()));
-    let unchanged = Compare::ModRevision(entry.key.clone(), entry.mod_revision);
-    Ok(Commit::new().when(unchanged).put(entry.key.clone(), closed.to_stored()))
+/// What deletes an object.
+enum Removal {
+    Once(Commit),
+    /// To be closed, emptied and deleted.
+    Namespace(Entry),
 }
 
 fn first<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
@@ -179,4 +257,25 @@ fn first<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
     names.truncate(MAX_NAMED);
     let listed = names.join(", ");
     if more == 0 { listed } else { format!("{listed} and {more} more") }
+}
+
+/// Goes on with namespaces whose delete was cut off: for the leader, now and then.
+pub(crate) async fn finish_deletions(api: &ObjectsApi) {
+    let closed: Vec<Key> = {
+        let state = api.cache.read();
+        let prefix = keys::object_prefix("namespaces", None);
+        let closed = state.objects(&prefix).filter(|(_, object)| object.metadata().deleted_at.is_some());
+        closed.map(|(key, _)| key.clone()).collect()
+    };
+    for key in closed {
+        let Ok(found) = api.store.get(&key).await else { return };
+        let Some(entry) = found.entry else { continue };
+        let Ok(object) = decode(&entry) else { continue };
+        if object.metadata().deleted_at.is_none() {
+            continue;
+        }
+        if let Err(problem) = api.empty(&object.metadata().name, &entry).await {
+            tracing::info!(%problem, namespace = object.metadata().name, "a namespace is not empty yet");
+        }
+    }
 }
