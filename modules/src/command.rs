@@ -23,6 +23,9 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// What they print is the same on every machine.
 const LANG: &str = "C.UTF-8";
 
+/// The variable that names the root folder, if there is one; it is absolute.
+const ROOT: &str = "LOCKSTEP_ROOT";
+
 impl Action for Run {
     fn name(&self) -> &'static str {
         "command.run"
@@ -173,6 +176,10 @@ impl<'a> Surroundings<'a> {
             ("LOGNAME", user.name.as_str()),
             ("SHELL", user.shell.as_str()),
         ]);
+        // Commands run on this machine as it is; where a folder stands for its root, they can find it.
+        if let Some(root) = host.root().and_then(|root| root.to_str()) {
+            environment.insert(ROOT, root);
+        }
         environment.extend(given.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         Surroundings { environment, directory: directory.unwrap_or("/"), login: place.login }
     }

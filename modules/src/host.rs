@@ -75,7 +75,8 @@ impl Host {
             .map_err(|errno| HostError::from_errno("open the root folder", &shown, errno))?;
         let euid = rustix::process::geteuid().as_raw();
         Ok(Host {
-            root: root.map(Path::to_owned),
+            // Commands are told it, and do not run where we do.
+            root: root.map(|root| std::path::absolute(root).unwrap_or_else(|_| root.to_owned())),
             base: Arc::new(Dir::base(fd, euid)?),
             euid,
             own: OnceLock::new(),

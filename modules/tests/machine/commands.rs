@@ -79,6 +79,13 @@ fn a_command_gets_stdin_umask_directory_and_a_clean_environment() {
 }
 
 #[test]
+fn a_command_can_find_the_folder_that_stands_for_the_root() {
+    let mut stage = Stage::rooted();
+    let done = stage.perform("command.query", [("shell", "printf %s \"$LOCKSTEP_ROOT\"".into())]);
+    assert_eq!(text(&done, "stdout"), stage.dir.path().to_str().unwrap());
+}
+
+#[test]
 fn a_command_of_another_user_has_only_that_users_rights() {
     let mut stage = Stage::new();
     stage.user = Some("daemon");
