@@ -5,10 +5,7 @@ use crate::{
     error::{Error, Result},
     manifests,
 };
-use lockstep_apis::{
-    v1alpha::{Object, Violation, object::Kind},
-    validate,
-};
+use lockstep_apis::v1alpha::{Object, Violation, object::Kind};
 use lockstep_core::check;
 
 pub(crate) fn lint(lint: &Lint, namespace: &str) -> Result<()> {
@@ -22,13 +19,12 @@ pub(crate) fn lint(lint: &Lint, namespace: &str) -> Result<()> {
     Ok(())
 }
 
-/// Everything that can be known to be wrong without a cluster.
+/// Everything that can be known to be wrong without a cluster with an object that was read from a file: reading it
+/// found out already what its own fields say.
 pub(crate) fn violations(object: &Object) -> Vec<Violation> {
-    let mut found = validate::object(object);
     match &object.kind {
-        Some(Kind::TaskBook(book)) => found.extend(check::book(book)),
-        Some(Kind::Run(run)) => found.extend(check::run(run)),
-        _ => {}
+        Some(Kind::TaskBook(book)) => check::book(book),
+        Some(Kind::Run(run)) => check::run(run),
+        _ => Vec::new(),
     }
-    found
 }

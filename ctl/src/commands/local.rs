@@ -8,6 +8,7 @@ use crate::{
     render::{describe, safe},
 };
 use lockstep_apis::v1alpha::{CompiledTask, Outcome, OutputChunk, OutputStream, TaskBook, TaskReport, object::Kind};
+use lockstep_core::{check, parameters::BookTexts};
 use lockstep_executor::local::{self, LocalError, LocalEvent, LocalOutcome, LocalRun};
 use std::io::{self, Write};
 
@@ -15,7 +16,7 @@ use std::io::{self, Write};
 const KEPT_OUTPUT_BYTES: usize = 16 * 1024;
 
 pub(crate) fn run(arguments: &Arguments, namespace: &str) -> Result<()> {
-    let book = book(arguments, namespace)?;
+    let (book, texts) = book(arguments, namespace)?;
     let local = LocalRun {
         inputs: run::inputs(&arguments.spec.inputs, &book)?,
         set: run::set(&arguments.spec.set)?,
@@ -23,6 +24,7 @@ pub(crate) fn run(arguments: &Arguments, namespace: &str) -> Result<()> {
         check: arguments.check,
         diff: arguments.diff,
         book,
+        texts: Some(texts),
     };
     let cancel = local::cancelled_by_signals().map_err(|e| Error::Usage(format!("signals cannot be watched: {e}")))?;
     let mut printer = Printer { out: io::BufWriter::new(io::stdout()), quiet: arguments.quiet, output: Vec::new() };
@@ -33,29 +35,37 @@ pub(crate) fn run(arguments: &Arguments, namespace: &str) -> Result<()> {
     if outcome.is_success() { Ok(()) } else { Err(Error::RunFailed) }
 }
 
-/// The one book of the files.
-fn book(arguments: &Arguments, namespace: &str) -> Result<TaskBook> {
+/// The one book of the files, and the texts of its tasks, which checking it has parsed.
+fn book(arguments: &Arguments, namespace: &str) -> Result<(TaskBook, BookTexts)> {
     let mut books = Vec::new();
     for object in manifests::read_paths(&arguments.files, false, namespace)? {
-        let violations = manifests::located(&object, lint::violations(&object));
+        let tasks = match &object.kind {
+            Some(Kind::TaskBook(book)) => book.spec.as_ref().map_or(&[][..], |spec| &spec.tasks),
+            _ => &[],
+        };
+        let texts = BookTexts::parse(tasks);
+        let violations = match &object.kind {
+            Some(Kind::TaskBook(book)) => check::book_parsed(book, &texts),
+            _ => lint::violations(&object),
+        };
         if !violations.is_empty() {
-            return Err(Error::Invalid(violations));
+            return Err(Error::Invalid(manifests::located(&object, violations)));
         }
         if let Some(Kind::TaskBook(book)) = object.kind {
-            books.push(book);
+            books.push((book, texts));
         }
     }
     let wanted = arguments.book.as_deref();
     let name = |book: &TaskBook| book.metadata.as_ref().map(|m| m.name.clone()).unwrap_or_default();
-    books.retain(|book| wanted.is_none_or(|wanted| name(book) == wanted));
-    match <[TaskBook; 1]>::try_from(books) {
+    books.retain(|(book, _)| wanted.is_none_or(|wanted| name(book) == wanted));
+    match <[_; 1]>::try_from(books) {
         Ok([book]) => Ok(book),
         Err(books) if books.is_empty() => Err(Error::Usage(match wanted {
             Some(wanted) => format!("the files hold no TaskBook {wanted}"),
             None => "the files hold no TaskBook".into(),
         })),
         Err(books) => {
-            let names = books.iter().map(name).collect::<Vec<_>>().join(", ");
+            let names = books.iter().map(|(book, _)| name(book)).collect::<Vec<_>>().join(", ");
             Err(Error::Usage(format!("the files hold several books: name one of {names}")))
         }
     }
@@ -104,7 +114,8 @@ impl<W: Write> Printer<W> {
         if self.quiet && (went_well || report.outcome() == Outcome::Changed) {
             return;
         }
-        let message = if report.message.is_empty() { String::new() } else { format!(": {}", safe(&report.message, 256)) };
+        let message =
+            if report.message.is_empty() { String::new() } else { format!(": {}", safe(&report.message, 256)) };
         let _ = writeln!(
             self.out,
             "{:<11} {:>9}  {}{message}",

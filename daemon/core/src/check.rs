@@ -7,6 +7,7 @@ use lockstep_apis::v1alpha::{LockRequest, Run, Targets, TaskBook, Violation};
 use lockstep_apis::violation::of_field;
 
 use crate::expression::Expression;
+use crate::parameters::BookTexts;
 use crate::references::Root;
 
 pub(crate) mod inputs;
@@ -16,6 +17,12 @@ pub use tasks::default_id;
 
 /// All that is wrong with a book. Fields are paths such as `spec.tasks[2].when`.
 pub fn book(book: &TaskBook) -> Vec<Violation> {
+    let tasks = book.spec.as_ref().map_or(&[][..], |spec| &spec.tasks);
+    book_parsed(book, &BookTexts::parse(tasks))
+}
+
+/// [`book`] for one whose texts are parsed already.
+pub fn book_parsed(book: &TaskBook, texts: &BookTexts) -> Vec<Violation> {
     let Some(spec) = &book.spec else {
         return vec![of_field("Required", "spec", "is missing: write `spec` with `tasks`")];
     };
@@ -26,7 +33,7 @@ pub fn book(book: &TaskBook) -> Vec<Violation> {
     locks(&spec.locks, &mut violations);
     let serialized = spec.run_options.as_ref().is_some_and(|options| options.serialize.is_some());
     let declared: BTreeSet<&str> = spec.inputs.keys().map(String::as_str).collect();
-    violations.extend(tasks::check(&spec.tasks, serialized, &declared).violations);
+    violations.extend(tasks::check(&spec.tasks, texts, serialized, &declared).violations);
     violations
 }
 
@@ -43,7 +50,8 @@ pub fn run(run: &Run) -> Vec<Violation> {
     }
     if !spec.tasks.is_empty() {
         let serialized = spec.run_options.as_ref().is_some_and(|options| options.serialize.is_some());
-        violations.extend(tasks::check(&spec.tasks, serialized, &BTreeSet::new()).violations);
+        let texts = BookTexts::parse(&spec.tasks);
+        violations.extend(tasks::check(&spec.tasks, &texts, serialized, &BTreeSet::new()).violations);
         if let Some(name) = spec.inputs.keys().next() {
             let message = "only a book declares inputs: use `set` for the variables of a Run with tasks of its own";
             violations.push(of_field("UnknownInput", format!("spec.inputs.{name}"), message));

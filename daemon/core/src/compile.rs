@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::check;
 use crate::check::tasks::CheckedTask;
+use crate::parameters::BookTexts;
 use crate::references::Root;
 
 mod retry;
@@ -109,8 +110,18 @@ pub fn compile(admission: &Admission<'_>) -> Result<Snapshot, Rejection> {
         return retry::compile(admission);
     }
     let sources = sources(admission)?;
+    let texts = BookTexts::parse(sources.tasks);
+    of_sources(admission, sources, &texts)
+}
+
+/// [`compile`] for a Run whose tasks are those with these texts, parsed already. Not for retries.
+pub fn compile_parsed(admission: &Admission<'_>, texts: &BookTexts) -> Result<Snapshot, Rejection> {
+    of_sources(admission, sources(admission)?, texts)
+}
+
+fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts) -> Result<Snapshot, Rejection> {
     let declared = sources.inputs.keys().map(String::as_str).collect();
-    let checked = check::tasks::check(sources.tasks, sources.options.serialize.is_some(), &declared);
+    let checked = check::tasks::check(sources.tasks, texts, sources.options.serialize.is_some(), &declared);
     let mut violations = checked.violations;
     violations.extend(forbidden(sources.tasks, admission.config));
     if !violations.is_empty() {

@@ -12,6 +12,10 @@ use crate::expression::{EvaluationError, Expression, Interpolated, SyntaxError, 
 use crate::references::References;
 use crate::template::{Template, TemplateCache};
 
+mod book;
+
+pub use book::BookTexts;
+
 /// A text of a task that is none of its language: the path of its field, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrongText {

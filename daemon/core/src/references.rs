@@ -108,6 +108,11 @@ impl References {
         }
     }
 
+    /// Adds those of another's that are wanted.
+    pub fn extend_if(&mut self, other: &References, wanted: impl Fn(&Reference) -> bool) {
+        other.iter().filter(|reference| wanted(reference)).for_each(|reference| self.add(reference.clone()));
+    }
+
     /// All, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Reference> {
         self.all.iter().flat_map(|all| all.iter())

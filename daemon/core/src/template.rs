@@ -14,6 +14,7 @@ mod digest;
 mod helpers;
 mod limits;
 mod lower;
+mod plain;
 mod render;
 
 /// Longest template, in bytes.
@@ -41,6 +42,9 @@ impl Template {
     /// Parses Handlebars. Unknown helpers and unknown first names are errors here already; partials and decorators are
     /// refused.
     pub fn parse(source: &str) -> Result<Template, SyntaxError> {
+        if let Some((body, references)) = plain::parse(source) {
+            return Ok(Template { body, references, length: source.len() });
+        }
         limits::check(source)?;
         let (body, references) = lower::parse(source)?;
         Ok(Template { body, references, length: source.len() })

@@ -15,7 +15,10 @@ use lockstep_apis::v1alpha::{
     CompiledTask, Metadata, Node, Outcome, OutputChunk, Run, RunSpec, Snapshot, Targets, Task, TaskBook, TaskReport,
     Value, Violation, Work,
 };
-use lockstep_core::compile::{self, Admission, AdmissionNode, Rejection};
+use lockstep_core::{
+    compile::{self, Admission, AdmissionNode, Rejection},
+    parameters::BookTexts,
+};
 use lockstep_modules::{Cancel, Host, HostError, Unsynced};
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -32,6 +35,8 @@ use crate::{
 pub struct LocalRun {
     /// The book, validated.
     pub book: TaskBook,
+    /// The texts of its tasks, if they are parsed already.
+    pub texts: Option<BookTexts>,
     /// Values of its inputs.
     pub inputs: BTreeMap<String, Value>,
     /// Variables that win over the book's.
@@ -132,10 +137,13 @@ pub fn run(
     refuse_other_nodes(&run.book)?;
     let host = Host::open(run.root.as_deref()).map_err(|source| LocalError::Root { source })?;
     let host = Arc::new(host);
-    let snapshot = snapshot(run)?;
+    let tasks = run.book.spec.as_ref().map_or(&[][..], |spec| &spec.tasks);
+    let texts = run.texts.clone().filter(|texts| texts.len() == tasks.len());
+    let texts = texts.unwrap_or_else(|| BookTexts::parse(tasks));
+    let snapshot = snapshot(run, &texts)?;
     let grace = Duration::from_millis(snapshot.grace_ms);
     let work = work(snapshot);
-    let prepared = Preparation::of(&work.tasks);
+    let prepared = Preparation::of_parsed(&work.tasks, &texts);
     let mut segment = Segment {
         host: &host,
         cancel,
@@ -182,7 +190,7 @@ fn elsewhere(index: usize, task: &Task) -> Option<Violation> {
 }
 
 /// The book, compiled for one node: this machine. Its own targets say where it goes in a cluster, and do not count here.
-fn snapshot(local: &LocalRun) -> Result<Snapshot, LocalError> {
+fn snapshot(local: &LocalRun, texts: &BookTexts) -> Result<Snapshot, LocalError> {
     let metadata = |name: String| Some(Metadata { name, uuid: "local".to_owned(), ..Metadata::default() });
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let node = Node { metadata: metadata(host), ..Node::default() };
@@ -200,7 +208,7 @@ fn snapshot(local: &LocalRun) -> Result<Snapshot, LocalError> {
         message,
         violations,
     };
-    compile::compile(&Admission {
+    let admission = Admission {
         run: &run,
         book: Some(&local.book),
         nodes: &[AdmissionNode { node: &node, up: true }],
@@ -208,8 +216,8 @@ fn snapshot(local: &LocalRun) -> Result<Snapshot, LocalError> {
         config: None,
         now_ms: now_ms(),
         retry: None,
-    })
-    .map_err(refused)
+    };
+    compile::compile_parsed(&admission, texts).map_err(refused)
 }
 
 /// All segments, one after another: what separates them are other nodes.

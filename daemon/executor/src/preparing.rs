@@ -1,13 +1,13 @@
 //! Tasks made ready to run: every expression and template parsed once, and what an action is given, rendered.
 //! Which parameters are expressions, templates or plain is the core's to know.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use lockstep_apis::v1alpha::{CompiledTask, Value, value::Kind};
 use lockstep_core::{
     context::Context,
     expression::EvaluationError,
-    parameters::TaskTexts,
+    parameters::{BookTexts, TaskTexts, WrongText},
     references::{References, Root},
     template::TemplateCache,
 };
@@ -17,13 +17,14 @@ use lockstep_core::{
 pub(crate) struct Prepared<'w> {
     pub task: &'w CompiledTask,
     /// The error names the fields; checked books have none.
-    pub texts: Result<TaskTexts, String>,
+    pub texts: Result<Arc<TaskTexts>, String>,
 }
 
 /// The tasks of a segment, parsed, and what they read.
 #[derive(Debug)]
 pub(crate) struct Preparation<'w> {
     pub tasks: Vec<Prepared<'w>>,
+    /// What is read of facts and node; of the rest it matters to nobody.
     references: References,
 }
 
@@ -40,14 +41,27 @@ impl<'w> Preparation<'w> {
     /// Parses the tasks; templates that are written twice are parsed once.
     pub(crate) fn of(tasks: impl IntoIterator<Item = &'w CompiledTask>) -> Self {
         let mut cache = TemplateCache::new();
+        Self::with(tasks, |task| TaskTexts::of_compiled(task, &mut cache).map(Arc::new).map_err(|wrong| said(&wrong)))
+    }
+
+    /// The tasks of a book whose texts are parsed already.
+    pub(crate) fn of_parsed(tasks: impl IntoIterator<Item = &'w CompiledTask>, texts: &BookTexts) -> Self {
+        Self::with(tasks, |task| match texts.of(task.index as usize) {
+            Some(texts) => texts.cloned().map_err(said),
+            None => Err("is not in the book".to_owned()),
+        })
+    }
+
+    fn with(
+        tasks: impl IntoIterator<Item = &'w CompiledTask>,
+        mut texts_of: impl FnMut(&CompiledTask) -> Result<Arc<TaskTexts>, String>,
+    ) -> Self {
         let mut references = References::default();
         let prepare = |task| {
-            let texts = TaskTexts::of_compiled(task, &mut cache).map_err(|wrong| {
-                let wrong: Vec<_> = wrong.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.error)).collect();
-                wrong.join("; ")
-            });
+            let texts = texts_of(task);
             if let Ok(texts) = &texts {
-                references.extend(&texts.references());
+                let read = texts.references();
+                references.extend_if(&read, |reference| matches!(reference.root, Root::Facts | Root::Node));
             }
             Prepared { task, texts }
         };
@@ -63,6 +77,10 @@ impl<'w> Preparation<'w> {
     pub(crate) fn facts(&self) -> Vec<String> {
         self.references.iter().filter(|r| r.root == Root::Facts).map(|r| r.path.join(".")).collect()
     }
+}
+
+fn said(wrong: &[WrongText]) -> String {
+    wrong.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.error)).collect::<Vec<_>>().join("; ")
 }
 
 impl Given {

@@ -6,9 +6,8 @@ use lockstep_apis::nearest::nearest;
 use lockstep_apis::v1alpha::{Task, Value, Violation};
 use lockstep_apis::violation::of_field;
 
-use crate::parameters::TaskTexts;
+use crate::parameters::{BookTexts, TaskTexts, WrongText};
 use crate::references::{Reference, References, Root};
-use crate::template::TemplateCache;
 
 /// Tasks with what was found out about them.
 pub(crate) struct Checked<'t> {
@@ -36,29 +35,35 @@ pub fn default_id(name: &str) -> String {
     if id.starts_with(|c: char| c.is_ascii_digit()) { format!("_{id}") } else { id }
 }
 
-/// Checks a list of tasks. `serialized`: the book is a rollout group. `inputs`: the names that it declares.
-pub(crate) fn check<'t>(tasks: &'t [Task], serialized: bool, inputs: &BTreeSet<&str>) -> Checked<'t> {
+/// Checks a list of tasks, whose texts are these. `serialized`: the book is a rollout group. `inputs`: the names that
+/// it declares.
+pub(crate) fn check<'t>(
+    tasks: &'t [Task],
+    texts: &BookTexts,
+    serialized: bool,
+    inputs: &BTreeSet<&str>,
+) -> Checked<'t> {
     let mut violations = Vec::new();
-    let mut cache = TemplateCache::new();
     let mut checked = Vec::with_capacity(tasks.len());
-    let mut texts = Vec::with_capacity(tasks.len());
+    let mut parsed_tasks = Vec::with_capacity(tasks.len());
     for (index, task) in tasks.iter().enumerate() {
-        let parsed = TaskTexts::of_task(task, &mut cache);
+        let parsed = texts.of(index).expect("invariant: the texts are those of these tasks");
         let parsed = parsed.map_err(|wrong| wrong_texts(task, index, wrong, &mut violations)).ok();
         let limited = task.targets.as_ref().is_some_and(|targets| targets.limit == 1);
         checked.push(CheckedTask {
             task,
             id: if task.id.is_empty() { default_id(&task.name) } else { task.id.clone() },
-            references: parsed.as_ref().map(TaskTexts::references).unwrap_or_default(),
+            references: parsed.map(|texts| texts.references()).unwrap_or_default(),
             single_producer: task.run_once || limited,
         });
-        texts.push(parsed);
+        parsed_tasks.push(parsed);
     }
+    let keeps_secrets = tasks.iter().any(is_secret);
     let book = Book { ids: ids(&checked, &mut violations), tasks: &checked, inputs };
-    for (index, (own, texts)) in checked.iter().zip(&texts).enumerate() {
+    for (index, (own, texts)) in checked.iter().zip(parsed_tasks).enumerate() {
         rollout(own.task, index, serialized, &mut violations);
-        book.references(index, texts.as_ref(), &mut violations);
-        if let Some(texts) = texts {
+        book.references(index, texts.map(|texts| &**texts), &mut violations);
+        if let Some(texts) = texts.filter(|_| keeps_secrets) {
             book.secrets(index, texts, &mut violations);
         }
     }
@@ -69,8 +74,8 @@ fn field_of(index: usize, below: &str) -> String {
     format!("spec.tasks[{index}]{below}")
 }
 
-fn wrong_texts(task: &Task, index: usize, wrong: Vec<crate::parameters::WrongText>, violations: &mut Vec<Violation>) {
-    for crate::parameters::WrongText { field, error } in wrong {
+fn wrong_texts(task: &Task, index: usize, wrong: &[WrongText], violations: &mut Vec<Violation>) {
+    for WrongText { field, error } in wrong {
         // Parameters are written under the action's own key.
         let below = match field.strip_prefix("parameters") {
             Some(rest) => format!(".{}{rest}", task.action),
@@ -96,6 +101,10 @@ fn ids(tasks: &[CheckedTask<'_>], violations: &mut Vec<Violation>) -> BTreeMap<S
     ids
 }
 
+fn is_secret(task: &Task) -> bool {
+    task.register.as_ref().is_some_and(|register| register.secret)
+}
+
 fn rollout(task: &Task, index: usize, serialized: bool, violations: &mut Vec<Violation>) {
     if serialized && task.serialize.is_some() {
         let message = "is a rollout group within the book's own (`runOptions.serialize`): groups do not nest";
@@ -104,8 +113,7 @@ fn rollout(task: &Task, index: usize, serialized: bool, violations: &mut Vec<Vio
     if let Some(targets) = &task.targets {
         super::targets(targets, &field_of(index, ".targets"), violations);
     }
-    let secret = task.register.as_ref().is_some_and(|register| register.secret);
-    if secret && task.id.is_empty() && task.name.is_empty() {
+    if is_secret(task) && task.id.is_empty() && task.name.is_empty() {
         let message = "keeps a secret that nothing can read: give the task an `id`";
         violations.push(of_field("Required", field_of(index, ".id"), message));
     }
@@ -124,7 +132,8 @@ impl Book<'_, '_> {
                 violations.push(of_field("Reference", field_of(index, ""), message));
             }
         }
-        let Some(texts) = texts else { return };
+        let own = &self.tasks[index].references;
+        let Some(texts) = texts.filter(|_| own.uses(Root::Result) || own.uses(Root::File)) else { return };
         // Names that only some fields know.
         if let Some(when) = &texts.when {
             for root in [Root::Result, Root::File].into_iter().filter(|root| when.references().uses(*root)) {
@@ -233,7 +242,7 @@ impl Book<'_, '_> {
         let mut secrets = references.iter().filter(|reference| {
             let id = matches!(reference.root, Root::Results | Root::Shared).then(|| reference.path.first()).flatten();
             let producer = id.and_then(|id| self.ids.get(id)).map(|index| self.tasks[*index].task);
-            producer.and_then(|task| task.register.as_ref()).is_some_and(|register| register.secret)
+            producer.is_some_and(is_secret)
         });
         secrets.next().map(ToString::to_string)
     }

@@ -168,19 +168,15 @@ pub(super) fn evaluate<'f>(
             expression.evaluate_within(context, meter).map(Cow::Owned).map_err(|error| error.within("`expr`"))
         }
         Operand::Path { base, path, written } => {
-            let (start, mut walked) = start(*base, path, frame, context)?;
+            let start = start(*base, path, frame, context)?;
             let Cow::Borrowed(mut value) = start else { return Ok(start) };
             for (index, name) in path.iter().enumerate() {
                 let Some(next) = step(value, name) else {
                     if is_labels(*base, &path[..index]) && value.as_map().is_some() {
                         return Ok(Cow::Owned(Value::text("")));
                     }
-                    return Err(not_there(&walked, value, name, frame.is_some(), written));
+                    return Err(not_there(&walked(*base, &path[..index]), value, name, frame.is_some(), written));
                 };
-                if !walked.is_empty() {
-                    walked.push('.');
-                }
-                walked.push_str(name);
                 value = next;
             }
             Ok(Cow::Borrowed(value))
@@ -217,7 +213,7 @@ fn start<'f>(
     path: &[String],
     frame: Option<&'f Frame<'f>>,
     context: &'f Context,
-) -> Result<(Cow<'f, Value>, String), EvaluationError> {
+) -> Result<Cow<'f, Value>, EvaluationError> {
     let at = |level: usize| {
         let mut found = frame;
         for _ in 0..level {
@@ -230,18 +226,25 @@ fn start<'f>(
             if let (Root::Results | Root::Shared, Some(id)) = (root, path.first()) {
                 context.known(id)?;
             }
-            (Cow::Borrowed(context.root(root)?), root.name().to_owned())
+            Cow::Borrowed(context.root(root)?)
         }
-        Base::Item(level) => (Cow::Borrowed(at(level).value), String::new()),
+        Base::Item(level) => Cow::Borrowed(at(level).value),
         Base::Second(level) | Base::Key(level) if at(level).key.is_some() => {
-            (Cow::Owned(Value::text(at(level).key.unwrap_or_default())), String::new())
+            Cow::Owned(Value::text(at(level).key.unwrap_or_default()))
         }
-        Base::Second(level) | Base::Index(level) | Base::Key(level) => {
-            (Cow::Owned((at(level).index as i64).into()), String::new())
-        }
-        Base::First(level) => (Cow::Owned((at(level).index == 0).into()), String::new()),
-        Base::Last(level) => (Cow::Owned(at(level).last.into()), String::new()),
+        Base::Second(level) | Base::Index(level) | Base::Key(level) => Cow::Owned((at(level).index as i64).into()),
+        Base::First(level) => Cow::Owned((at(level).index == 0).into()),
+        Base::Last(level) => Cow::Owned(at(level).last.into()),
     })
+}
+
+/// A path as far as it could be followed, for errors.
+fn walked(base: Base, names: &[String]) -> String {
+    let root = match base {
+        Base::Root(root) => Some(root.name()),
+        _ => None,
+    };
+    root.into_iter().chain(names.iter().map(String::as_str)).collect::<Vec<_>>().join(".")
 }
 
 /// A field of a map, or an item of a list by its number.

@@ -264,3 +264,73 @@ mod oracle {
         }
     }
 }
+
+/// The oracle of the short way: what it reads, the grammar reads alike.
+mod plain_templates {
+    use super::super::{limits, lower, plain, render::Part};
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Parts as they print, texts side by side joined: only the grammar cuts them, at white space after tags.
+    fn printed(parts: Vec<Part>) -> Vec<String> {
+        let mut printed: Vec<String> = Vec::new();
+        let mut open = false;
+        for part in parts {
+            match part {
+                Part::Text(text) if open => printed.last_mut().unwrap().push_str(&text),
+                Part::Text(text) => {
+                    printed.push(text);
+                    open = true;
+                }
+                other => {
+                    printed.push(format!("{other:?}"));
+                    open = false;
+                }
+            }
+        }
+        printed
+    }
+
+    fn by_grammar(source: &str) -> Result<(Vec<String>, References), SyntaxError> {
+        limits::check(source)?;
+        lower::parse(source).map(|(parts, references)| (printed(parts), references))
+    }
+
+    #[test]
+    fn common_templates_go_the_short_way() {
+        for source in
+            ["", "no tags } { $", "{{vars.port}}", "a {{ vars.a-b.0 }}\n{{\nnode.name }}}} b", "c:\\x {{vars}}"]
+        {
+            assert!(plain::parse(source).is_some(), "{source}");
+        }
+        let others =
+            ["{{x}}", "{{vars.a b}}", "{{{vars.a}}}", "\\{{vars.a}}", "{{~vars.a}}", "{{vars.this}}", "{{vars.[a]}}"];
+        for source in others {
+            assert!(plain::parse(source).is_none(), "{source}");
+        }
+        assert!(plain::parse(&"{{vars.a}}".repeat(MAX_TAGS + 1)).is_none());
+        assert!(plain::parse(&"a".repeat(MAX_SOURCE_BYTES + 1)).is_none());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_goes_the_short_way_is_what_the_grammar_reads(pieces in prop::collection::vec(prop_oneof![
+            3 => prop::sample::select(vec!["{{", "}}", "vars", ".", "node", "a", " "]),
+            3 => prop::sample::select(vec![
+                "{{vars.a}}", "{{ node.labels.role }}", "{{vars.a\n}}", "{{\tinputs.x-y._z.0}}", "{{facts}}",
+                "{{vars.9007199254740993}}", "{{results.a.stdout}}",
+            ]),
+            2 => prop::sample::select(vec![
+                "{", "}", "\n", "\r\n", "\r", "\t", "\\", "~", "#", "/", "!", "else", "this", "as", "null", "true", "@root",
+                "..", "-", "_", ":", "$", "\"", "'", "[", "]", "(", ")", "é", "\u{2028}", "x y", "{{!c}}", "{{#if vars.a}}", "{{/if}}",
+            ]),
+        ], 0..12)) {
+            let source = pieces.concat();
+            if let Some((parts, references)) = plain::parse(&source) {
+                prop_assert_eq!(Ok((printed(parts), references)), by_grammar(&source), "{:?}", source);
+            }
+        }
+    }
+}
