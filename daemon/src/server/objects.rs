@@ -205,3 +205,6 @@ impl objects_server::Objects for ObjectsApi {
 fn only<T>(written: Vec<T>) -> Answer<T> {
     written.into_iter().next().ok_or_else(|| Problem::Internal("one object went in and none came out".into()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,7 +190,7 @@ impl ObjectsApi {
     }
 
     /// Lets nothing more into a namespace. The answer: what it then is.
-    async fn close(&self, object: &Object, entry: &Entry) -> Answer<Entry> {
+    pub(super) async fn close(&self, object: &Object, entry: &Entry) -> Answer<Entry> {
         let mut closed = object.clone();
         if let Some(K::Namespace(namespace)) = &mut closed.kind
             && namespace.status.as_ref().is_none_or(|status| status.phase != TERMINATING)

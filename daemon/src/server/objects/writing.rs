@@ -86,6 +86,10 @@ impl ObjectsApi {
             for needed in needs(&write.object, new).into_iter().filter(|needed| !made.contains(&needed.key)) {
                 if !guards.contains_key(&needed.key) {
                     let entry = self.store.get(&needed.key).await?.entry;
+                    if entry.is_none() {
+                        // For the nearest name; an old cache only has a worse one.
+                        let _ = self.cache.catch_up(&*self.store).await;
+                    }
                     guards.insert(needed.key.clone(), self.guard(&needed, entry.as_ref(), index)?);
                 }
             }

@@ -300,3 +300,39 @@ fn unknown<'n>(what: &str, given: &str, there: impl Iterator<Item = &'n str>) ->
     let message = format!("the run has no {what} {}{near}", shown(given));
     Problem::Violations(vec![of_field("NoMatch", what, message)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(node: &str, attempt: u32, text: &str) -> LogLine {
+        let chunk = OutputChunk { data: text.as_bytes().to_vec(), ..OutputChunk::default() };
+        LogLine { node: node.into(), attempt, chunk: Some(chunk), ..LogLine::default() }
+    }
+
+    fn source(lines: Vec<Result<LogLine, Status>>) -> Lines {
+        Box::pin(futures::stream::iter(lines))
+    }
+
+    #[tokio::test]
+    async fn what_two_servers_keep_is_one_output_in_order_and_told_once() {
+        let here = vec![Ok(line("a", 1, "1")), Ok(line("a", 1, "2")), Ok(line("c", 1, "1"))];
+        let there = vec![Ok(line("a", 1, "2")), Ok(line("a", 2, "1")), Ok(line("b", 1, "1"))];
+        let all: Vec<_> = merged(vec![source(here), source(there)]).map(Result::unwrap).collect().await;
+        let told: Vec<(&str, u32, &[u8])> = all
+            .iter()
+            .map(|line| (line.node.as_str(), line.attempt, line.chunk.as_ref().unwrap().data.as_slice()))
+            .collect();
+        let expected: [(&str, u32, &[u8]); 5] =
+            [("a", 1, b"1"), ("a", 1, b"2"), ("a", 2, b"1"), ("b", 1, b"1"), ("c", 1, b"1")];
+        assert_eq!(told, expected);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_away_keeps_nothing_of_the_others_back() {
+        let away = source(vec![Err(Status::unavailable("away"))]);
+        let here = source(vec![Ok(line("a", 1, "1")), Ok(line("b", 1, "1"))]);
+        let all: Vec<_> = merged(vec![away, here]).collect().await;
+        assert_eq!(all.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
+    }
+}
