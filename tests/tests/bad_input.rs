@@ -130,7 +130,7 @@ const OBJECTS: &[(&str, Change, &str)] = &[
     ("a label of ours", |b| drop(metadata(b).labels.insert("lockstep/x".into(), "c".into())), "InvalidLabel"),
     ("a bad selector", |b| targets(b).selector = "a in (".into(), "SelectorSyntax"),
     ("no targets", |b| spec(b).targets = Some(Targets::default()), "EmptySelector"),
-    ("no tasks", |b| spec(b).tasks.clear(), "Required"),
+    ("no tasks", |b| spec(b).tasks.clear(), "EmptyTaskBook"),
     ("an unknown action", |b| spec(b).tasks[0].action = "time.slep".into(), "UnknownAction"),
     ("a field of later", |b| spec(b).tasks[0].ignore_errors = true, "NotYet"),
     ("an expression that is none", |b| spec(b).tasks[0].when = "1 +".into(), "Expression"),
@@ -279,7 +279,8 @@ async fn an_ended_run_cannot_be_cancelled_nor_a_live_one_retried_nor_a_spec_chan
 #[tokio::test]
 async fn watches_from_nowhere_are_told_so() -> Result<()> {
     let cluster = Cluster::start().await?;
-    for (version, wanted) in [("abc", Code::InvalidArgument), ("99999999", Code::InvalidArgument)] {
+    // A version that this store has not reached is of another store: expired, like one that is too old.
+    for (version, wanted) in [("abc", Code::InvalidArgument), ("99999999", Code::OutOfRange)] {
         let request =
             WatchRequest { kind: "TaskBook".into(), resource_version: version.into(), ..WatchRequest::default() };
         let code = match cluster.objects().watch(request).await {

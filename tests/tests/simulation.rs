@@ -1,0 +1,166 @@
+//! Thousands of stories, each from one seed, and Lockstep broken on purpose to judge the judges.
+//!
+//! A seed that fails prints the command that replays it; it belongs into `regressions/seeds.txt`.
+//! `LOCKSTEP_SEEDS` sets how many are played.
+
+use std::{
+    env,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use lockstep_tests::simulation::{Checker, Fault, Seen, Story, Variant, play, tell};
+
+/// Stories in CI.
+const SEEDS: u64 = 20_000;
+
+/// A broken variant that survives so many stories is not caught.
+const SEEDS_PER_VARIANT: u64 = 10_000;
+
+#[test]
+fn no_story_breaks_a_promise() {
+    let seeds = number("LOCKSTEP_SEEDS").unwrap_or(SEEDS);
+    let (seen, bad) = play_all(seeds);
+    println!("{seeds} stories: {seen:?}");
+    assert!(bad.is_empty(), "{}", bad.iter().map(|(seed, faults)| objection(*seed, faults)).collect::<String>());
+    // Stories in which nothing happens prove nothing.
+    let expected = seeds / 100;
+    for (what, count) in [
+        ("leaderships", seen.terms),
+        ("tasks", seen.starts),
+        ("cut tasks", seen.cut),
+        ("reruns", seen.reruns),
+        ("withdrawn assignments", seen.withdrawn),
+        ("lost attempts", seen.lost),
+        ("released places", seen.released),
+        ("late reports", seen.late),
+        ("closed gates", seen.closed),
+    ] {
+        assert!(count >= expected, "{count} {what} in {seeds} stories: too quiet");
+    }
+}
+
+#[test]
+fn what_once_failed_stays_mended() {
+    let seeds = include_str!("../regressions/seeds.txt").lines().map(str::trim);
+    for line in seeds.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let seed = line.parse().expect("a line of seeds.txt is a number or a comment");
+        let faults = play(seed, Variant::Whole).faults;
+        assert!(faults.is_empty(), "{}", objection(seed, &faults));
+    }
+}
+
+/// Tells one story: `LOCKSTEP_SEED=… cargo test -p lockstep-tests --test simulation -- replay --nocapture`.
+#[test]
+fn replay() {
+    let seed = number("LOCKSTEP_SEED").unwrap_or(1);
+    if env::var_os("LOCKSTEP_SEED").is_some() {
+        tell(seed, Variant::Whole).iter().for_each(|line| println!("{line}"));
+    }
+    let faults = play(seed, Variant::Whole).faults;
+    assert!(faults.is_empty(), "{}", objection(seed, &faults));
+}
+
+#[test]
+fn a_seed_tells_the_same_story_twice() {
+    for seed in 0..20 {
+        assert_eq!(tell(seed, Variant::Whole), tell(seed, Variant::Whole), "seed {seed}");
+    }
+}
+
+#[test]
+fn no_term_compare_is_caught() {
+    caught(Variant::NoTermCompare, &[Checker::FencedLeadership]);
+}
+
+#[test]
+fn claim_without_compare_is_caught() {
+    caught(Variant::ClaimWithoutCompare, &[Checker::AtMostOnce]);
+}
+
+#[test]
+fn report_without_claim_is_caught() {
+    caught(Variant::ReportWithoutClaim, &[Checker::OneEnd]);
+}
+
+#[test]
+fn window_freed_on_lost_is_caught() {
+    caught(Variant::WindowFreedOnLost, &[Checker::Window, Checker::Turns, Checker::Locks]);
+}
+
+#[test]
+fn gate_not_compared_is_caught() {
+    caught(Variant::GateNotCompared, &[Checker::Gate, Checker::Cancel]);
+}
+
+#[test]
+fn journal_after_exec_is_caught() {
+    caught(Variant::JournalAfterExec, &[Checker::AtMostOnce, Checker::Interrupted]);
+}
+
+#[test]
+fn step_despite_doubt_is_caught() {
+    caught(Variant::StepDespiteDoubt, &[Checker::Locks, Checker::Turns, Checker::Window]);
+}
+
+/// Plays a broken variant until a checker that should object does; says which one, and after how many stories.
+fn caught(variant: Variant, by: &[Checker]) {
+    for seed in 0..SEEDS_PER_VARIANT {
+        let faults = play(seed, variant).faults;
+        if let Some(fault) = faults.iter().find(|fault| by.contains(&fault.checker)) {
+            println!("{variant:?} is caught by {:?} after {} stories: {}", fault.checker, seed + 1, fault.message);
+            return;
+        }
+        let other = faults.iter().find(|fault| fault.checker == Checker::Panic);
+        assert!(other.is_none(), "{variant:?}: {}", objection(seed, &faults));
+    }
+    panic!("{variant:?} is not caught by {by:?} in {SEEDS_PER_VARIANT} stories");
+}
+
+/// Plays seeds from 0 on all cores. Returns what happened, and the first few seeds that failed.
+fn play_all(seeds: u64) -> (Seen, Vec<(u64, Vec<Fault>)>) {
+    const ENOUGH: usize = 5;
+    let next = AtomicU64::new(0);
+    let told: Mutex<(Seen, Vec<(u64, Vec<Fault>)>)> = Mutex::default();
+    let threads = thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut own = Seen::default();
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let enough = |told: &(Seen, Vec<_>)| told.1.len() >= ENOUGH;
+                    if seed >= seeds || enough(&told.lock().expect("no thread panics with it")) {
+                        break;
+                    }
+                    let Story { faults, seen } = play(seed, Variant::Whole);
+                    own += seen;
+                    if !faults.is_empty() {
+                        told.lock().expect("no thread panics with it").1.push((seed, faults));
+                    }
+                }
+                told.lock().expect("no thread panics with it").0 += own;
+            });
+        }
+    });
+    told.into_inner().expect("no thread panics with it")
+}
+
+fn objection(seed: u64, faults: &[Fault]) -> String {
+    let lines: String = faults
+        .iter()
+        .take(5)
+        .map(|fault| format!("  {:?} at {} ms: {}\n", fault.checker, fault.at_ms, fault.message))
+        .collect();
+    format!(
+        "seed {seed}:\n{lines}  LOCKSTEP_SEED={seed} cargo test -p lockstep-tests --test simulation -- replay --nocapture\n"
+    )
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}
