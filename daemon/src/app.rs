@@ -1,5 +1,6 @@
 //! The daemon as a whole: what it is made of, in which order it starts, and how it ends. The only place that wires.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,7 +113,11 @@ fn log(level: &str) {
         tracing_subscriber::EnvFilter::new(format!("warn,lockstep_daemon={level}"))
     });
     // An error means that a test has set one up.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .try_init();
 }
 
 async fn next(server: &mut Option<ServerRole>) -> Option<Result<anyhow::Result<()>, JoinError>> {

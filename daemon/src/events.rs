@@ -139,8 +139,12 @@ impl Outbox {
 
     /// Tells of something. Never waits.
     pub fn tell(&self, happening: Happening) {
-        if let Err(problem) = self.sender.try_send((happening, now_ms())) {
-            tracing::warn!(%problem, "an event was dropped");
+        match self.sender.try_send((happening, now_ms())) {
+            // Closed: the server is ending.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+            Err(mpsc::error::TrySendError::Full((happening, _))) => {
+                tracing::warn!(r#type = happening.r#type, regarding = happening.regarding, "an event was dropped");
+            }
         }
     }
 }

@@ -55,6 +55,9 @@ impl Delivery {
             servers: self.addresses(),
             heartbeat: Some(duration::to_proto(heartbeat_ms)),
         }));
+        // A server that has just started has no lease for a moment.
+        let mut lease = self.parts.lease.clone();
+        let _ = tokio::time::timeout(PAUSE, lease.wait_for(Option::is_some)).await;
         // Stays until it works: without the record the node counts as away.
         while !self.begin(session, &hello).await {
             tokio::time::sleep(PAUSE).await;
