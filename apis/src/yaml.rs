@@ -1,4 +1,5 @@
-//! YAML (and with it JSON) to trees with positions, within budgets. The only file that knows the YAML library.
+//! YAML (and with it JSON) to trees with positions, within budgets. The only file that knows the YAML library;
+//! what most manifests hold is read without it, by `plain`.
 //!
 //! Core schema 1.2. Every duplicate key and tag is found, not only the first; a syntax error ends the file.
 
@@ -14,6 +15,8 @@ use crate::{
     violation::{Path, Violations, shown},
 };
 
+mod plain;
+
 /// Most bytes of one document.
 pub(crate) const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
 /// Most bytes of one file: a few hundred ordinary documents.
@@ -26,6 +29,14 @@ const MAX_ALIASED_NODES: usize = 20_000;
 /// The documents of a file that hold something. What is wrong goes to `violations`; documents before a syntax
 /// error are still returned.
 pub(crate) fn parse<'t>(text: &'t str, violations: &mut Violations<'_>) -> Vec<Node<'t>> {
+    if let Some(document) = plain::parse(text) {
+        return vec![document];
+    }
+    parse_any(text, violations)
+}
+
+/// The same, all by the library.
+fn parse_any<'t>(text: &'t str, violations: &mut Violations<'_>) -> Vec<Node<'t>> {
     let options = granit_parser::options! {
         disallow_directives: true,
         emit_comments: false,
@@ -295,13 +306,7 @@ impl<'t, 'v, 'f> Builder<'t, 'v, 'f> {
     }
 
     fn refuse_duplicates(&mut self, entries: &[Entry<'t>]) {
-        let mut seen = HashSet::new();
-        // Small maps are most of all maps, and cheaper without hashing.
-        let unique = match entries.len() {
-            0..=8 => entries.iter().enumerate().all(|(at, e)| entries[..at].iter().all(|other| other.key != e.key)),
-            _ => entries.iter().all(|entry| seen.insert(&*entry.key)),
-        };
-        if unique {
+        if are_unique(entries) {
             return;
         }
         let mut first: HashMap<&str, At> = HashMap::new();
@@ -322,6 +327,15 @@ impl<'t, 'v, 'f> Builder<'t, 'v, 'f> {
     fn refuse_tag(&mut self, at: At, tag: &str) {
         let message = format!("the tag {} is not allowed; write plain YAML without tags", shown(tag));
         self.violations.push(at, &Path::Root, "TagNotAllowed", message);
+    }
+}
+
+/// No key is there twice. Small maps are most of all maps, and cheaper without hashing.
+fn are_unique(entries: &[Entry<'_>]) -> bool {
+    let mut seen = HashSet::new();
+    match entries.len() {
+        0..=8 => entries.iter().enumerate().all(|(at, e)| entries[..at].iter().all(|other| other.key != e.key)),
+        _ => entries.iter().all(|entry| seen.insert(&*entry.key)),
     }
 }
 
