@@ -25,14 +25,48 @@ use cluster::Cluster;
 pub struct Story {
     /// What the checkers object to.
     pub faults: Vec<Fault>,
-    /// Commits that happened.
-    pub commits: usize,
+    /// What happened in it.
+    pub seen: Seen,
+}
+
+/// What happened, counted: a story in which nothing happens proves nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// Commits.
+    pub commits: u64,
+    /// Leaderships.
+    pub terms: u64,
     /// Tasks that were started.
-    pub starts: usize,
-    /// Events that were handled.
-    pub events: u64,
-    /// True milliseconds that passed.
-    pub took_ms: u64,
+    pub starts: u64,
+    /// Tasks that were killed or cut off.
+    pub cut: u64,
+    /// Attempts after the first.
+    pub reruns: u64,
+    /// Assignments that were withdrawn.
+    pub withdrawn: u64,
+    /// Attempts that became Lost.
+    pub lost: u64,
+    /// Places that an admin gave free.
+    pub released: u64,
+    /// Reports that came after a verdict.
+    pub late: u64,
+    /// Gates that closed.
+    pub closed: u64,
+}
+
+impl std::ops::AddAssign for Seen {
+    fn add_assign(&mut self, other: Seen) {
+        self.commits += other.commits;
+        self.terms += other.terms;
+        self.starts += other.starts;
+        self.cut += other.cut;
+        self.reruns += other.reruns;
+        self.withdrawn += other.withdrawn;
+        self.lost += other.lost;
+        self.released += other.released;
+        self.late += other.late;
+        self.closed += other.closed;
+    }
 }
 
 /// Plays one seed and judges it. A panic of the product is a fault, too.
@@ -40,19 +74,13 @@ pub fn play(seed: u64, variant: Variant) -> Story {
     let played = catch_unwind(AssertUnwindSafe(|| {
         let mut cluster = Cluster::new(seed, variant);
         cluster.run();
-        Story {
-            faults: checks::check(&cluster),
-            commits: cluster.store.history.len(),
-            starts: cluster.executions.iter().filter(|execution| execution.what == cluster::Deed::Start).count(),
-            events: cluster.handled,
-            took_ms: cluster.now_ms - cluster::START_MS,
-        }
+        checks::check(&cluster)
     }));
     played.unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().cloned();
         let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         let fault = Fault { checker: Checker::Panic, at_ms: 0, message: message.unwrap_or_default() };
-        Story { faults: vec![fault], commits: 0, starts: 0, events: 0, took_ms: 0 }
+        Story { faults: vec![fault], seen: Seen::default() }
     })
 }
 

@@ -57,8 +57,9 @@ pub enum ClaimAnswer {
     Commit(Commit),
     /// This process holds the claim already (an answer was lost): answer with [`work`].
     Granted,
-    /// An earlier process of this node claimed it: answer `refused`, and [`work`] beside it with no secret opened. An
-    /// agent without a folder of the attempt reports it as [`crate::recovery::interrupted_all`].
+    /// An earlier process of this node claimed it, or it was given up meanwhile: answer `refused`, and [`work`] beside it
+    /// with no secret opened. An agent without a folder of the attempt reports it as
+    /// [`crate::recovery::interrupted_all`].
     Forgotten,
     /// Not to be had: answer with this; the agent forgets the attempt.
     Refused(&'static str),
@@ -70,17 +71,18 @@ pub enum ClaimAnswer {
 pub fn answer_claim(world: &World, attempt: &Attempt, claim: &Claim) -> ClaimAnswer {
     let Some(run) = world.run(&attempt.run) else { return ClaimAnswer::NotYet };
     let Some(state) = run.attempt(attempt) else { return ClaimAnswer::NotYet };
-    if state.verdict.is_some() {
-        return ClaimAnswer::Refused("the assignment was withdrawn");
-    }
     if state.report.is_some() {
         return ClaimAnswer::Refused("the attempt has ended");
     }
     if let Some(held) = &state.claim {
-        return match held.value.instance == claim.instance {
+        // Under a verdict nothing may begin, but only a report gives the place back.
+        return match held.value.instance == claim.instance && state.verdict.is_none() {
             true => ClaimAnswer::Granted,
             false => ClaimAnswer::Forgotten,
         };
+    }
+    if state.verdict.is_some() {
+        return ClaimAnswer::Refused("the assignment was withdrawn");
     }
     let Some(assignment) = &state.assignment else { return ClaimAnswer::NotYet };
     if run.is_paused() {
@@ -116,8 +118,9 @@ pub fn report(attempt: &Attempt, report: &Report, verdict_seen: bool) -> Commit 
         .create(AttemptKey::Report.of(attempt), report.encode_to_vec())
 }
 
-/// Attempts that the node claimed with another process than `instance`, and of which its present one has no folder as
-/// far as this server was told (`holding`): to be offered again, so that the agent can say what became of them.
+/// Attempts that the node claimed with another process than `instance`, or that were given up meanwhile, and of which it
+/// has no folder as far as this server was told (`holding`): to be offered again, so that the agent can say what became
+/// of them.
 pub fn forgotten<'w>(
     world: &'w World,
     node: &str,
@@ -126,8 +129,11 @@ pub fn forgotten<'w>(
 ) -> impl Iterator<Item = &'w Attempt> {
     world.claimed(node).filter(move |attempt| {
         let state = world.attempt(attempt);
-        let claim = state.and_then(|state| state.claim.as_ref());
-        claim.is_some_and(|claim| claim.value.instance != instance) && !holding.contains(attempt)
+        let odd = state.is_some_and(|state| {
+            let theirs = state.claim.as_ref().is_some_and(|claim| claim.value.instance != instance);
+            theirs || state.verdict.is_some()
+        });
+        odd && !holding.contains(attempt)
     })
 }
 

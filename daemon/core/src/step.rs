@@ -9,6 +9,8 @@
 //! - No commit of an earlier step may still happen. After an *indeterminate* answer the same commit is sent again until
 //!   the answer is definite, or the Term is given up. Every commit changes something that it compares, so that a copy
 //!   which arrives late does nothing.
+//! - After a *conflict* the world is complete up to the store's revision at that moment before the next call: what
+//!   conflicted may have been a copy of the commit itself.
 //!
 //! Then the leader's knowledge of what only leaders write is exact, and comparing the Term guards the rules that span
 //! Runs (locks, turns, tickets). What others write (claims, reports, gates, objects) each commit compares by itself.

@@ -1,8 +1,8 @@
 //! Random Runs: groups, windows, barriers, subsets, locks, limits, priorities; and how each task will end.
 
 use lockstep_apis::v1alpha::{
-    CompiledTask, EarlyEnd, Group, LockMode, LockRequest, Metadata, OnFailure, OnInterrupt, Outcome, Run, Segment, Snapshot,
-    SnapshotNode, Window,
+    CompiledTask, EarlyEnd, Group, LockMode, LockRequest, Metadata, OnFailure, OnInterrupt, Outcome, Run, Segment,
+    Snapshot, SnapshotNode, Window,
 };
 
 use super::random::Random;
@@ -24,16 +24,16 @@ pub(crate) fn node_uid(node: usize) -> String {
 
 impl Book {
     pub(crate) fn random(random: &mut Random, at: usize, nodes: usize, start_ms: u64) -> Book {
-        let created_ms = start_ms + random.between(0, 4000);
+        let created_ms = start_ms + random.between(0, 7000);
         let members: Vec<u32> = (0..nodes as u32).collect();
         let mut snapshot = Snapshot {
             run_uid: format!("r{at}"),
             run_name: format!("run{at}"),
             namespace: "sim".into(),
             nodes: (0..nodes).map(|node| sim_node(random, node)).collect(),
-            timeout_ms: if random.chance(400) { random.between(4_000, 12_000) } else { random.between(30_000, 60_000) },
+            timeout_ms: if random.chance(250) { random.between(4_000, 12_000) } else { random.between(30_000, 60_000) },
             grace_ms: random.between(50, 1000),
-            priority: if random.chance(200) { random.between(1, 3) as i32 } else { 0 },
+            priority: if random.chance(400) { random.between(1, 3) as i32 } else { 0 },
             concurrent: random.chance(80),
             created_ms,
             ..Default::default()
@@ -68,7 +68,7 @@ impl Book {
             true => Outcome::Failed,
             false => *random.pick(&[Outcome::Ok, Outcome::Changed]),
         };
-        (outcome, if random.chance(100) { random.between(500, 3000) } else { random.between(5, 200) })
+        (outcome, if random.chance(250) { random.between(300, 2500) } else { random.between(5, 200) })
     }
 }
 
@@ -98,7 +98,10 @@ fn add_group(random: &mut Random, snapshot: &mut Snapshot, all: &[u32]) {
         first_segment,
         segment_count: segments as u32,
         max_failures: if random.chance(600) { 0 } else { random.between(1, 2) as u32 },
-        on_failure: random.pick(&[OnFailure::StopNow, OnFailure::FinishWindow, OnFailure::Unspecified]).to_owned().into(),
+        on_failure: random
+            .pick(&[OnFailure::StopNow, OnFailure::FinishWindow, OnFailure::Unspecified])
+            .to_owned()
+            .into(),
         serialized: size < members.len(),
     });
 }
@@ -114,6 +117,7 @@ fn add_segment(random: &mut Random, snapshot: &mut Snapshot, members: &[u32]) {
     });
     let tasks = tasks.collect();
     let all_of_window = random.chance(750);
-    let nodes = if all_of_window { Vec::new() } else { members.iter().copied().filter(|_| random.chance(500)).collect() };
+    let nodes =
+        if all_of_window { Vec::new() } else { members.iter().copied().filter(|_| random.chance(500)).collect() };
     snapshot.segments.push(Segment { tasks, nodes, all_of_window, ..Default::default() });
 }

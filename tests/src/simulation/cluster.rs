@@ -18,20 +18,13 @@ use lockstep_apis::{
 };
 use prost::Message;
 
-use super::{
-    books::Book,
-    machine::Machine,
-    random::Random,
-    server::Server,
-    store::Store,
-    variant::Variant,
-};
+use super::{books::Book, machine::Machine, random::Random, server::Server, store::Store, variant::Variant};
 
 /// True time at the start, in milliseconds since 1970: far from 0, so that clocks can go back.
 pub(crate) const START_MS: u64 = 1_000_000_000;
 
 /// How long a leader's lease lasts.
-const LEASE_MS: u64 = 3000;
+const LEASE_MS: u64 = 1500;
 
 /// What is in the queue.
 #[derive(Clone, Debug)]
@@ -115,7 +108,8 @@ pub(crate) enum Purpose {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Done(Revision),
-    Conflict,
+    /// With the store's revision at that moment.
+    Conflict(Revision),
     Unknown,
 }
 
@@ -161,8 +155,8 @@ impl Cluster {
     pub(crate) fn new(seed: u64, variant: Variant) -> Self {
         let mut random = Random::new(seed);
         let servers = random.between(1, 3) as usize;
-        let nodes = random.between(1, 5) as usize;
-        let runs = random.between(1, 4) as usize;
+        let nodes = random.between(1, 6) as usize;
+        let runs = random.between(1, 8) as usize;
         let books: Vec<Book> = (0..runs).map(|at| Book::random(&mut random, at, nodes, START_MS)).collect();
         let mut cluster = Cluster {
             random,
@@ -199,7 +193,7 @@ impl Cluster {
         }
         self.after(100, Event::Fault);
         self.after(700, Event::Admin);
-        let heal = self.random.between(2_000, 12_000);
+        let heal = self.random.between(3_000, 16_000);
         self.after(heal, Event::Heal);
     }
 
@@ -222,6 +216,7 @@ impl Cluster {
     fn is_over(&self) -> bool {
         !self.faults
             && self.now_ms > self.healed_ms + 1000
+            && self.store.history.last().is_none_or(|last| last.at_ms + 1500 < self.now_ms)
             && self.books.iter().all(|book| self.has_ended(book))
             && self.machines.iter().all(|machine| machine.gone || machine.disk.is_empty())
     }
@@ -303,10 +298,9 @@ impl Cluster {
 
     /// Sends a commit to the store. Its answer may be lost, or come long before it happens.
     pub(crate) fn send(&mut self, server: usize, commit: Commit, term: Option<Revision>, purpose: Purpose) {
-        let request =
-            Request { server, epoch: self.servers[server].epoch, commit, term, purpose, answered: true };
+        let request = Request { server, epoch: self.servers[server].epoch, commit, term, purpose, answered: true };
         let latency = self.latency();
-        if self.mishap(25) {
+        if self.mishap(40) {
             // The client gives up waiting, whatever becomes of the request.
             self.after(500, Event::Answer(Box::new(request.clone()), Answer::Unknown));
             if self.random.chance(600) {
@@ -329,7 +323,7 @@ impl Cluster {
         }
         if request.answered {
             let latency = self.latency();
-            let answer = done.map_or(Answer::Conflict, Answer::Done);
+            let answer = done.map_or(Answer::Conflict(self.store.revision), Answer::Done);
             self.after(latency, Event::Answer(Box::new(request), answer));
         }
     }
@@ -381,6 +375,6 @@ impl Cluster {
         {
             *expires = self.now_ms + LEASE_MS;
         }
-        self.after(800, Event::KeepAlive(server, epoch));
+        self.after(500, Event::KeepAlive(server, epoch));
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Server {
     pub(crate) electing: bool,
     /// Decisions that have no definite answer yet.
     pub(crate) in_flight: usize,
+    /// The store's revision when a decision last conflicted.
+    pub(crate) behind: Revision,
 }
 
 impl Server {
@@ -55,7 +57,13 @@ impl Server {
             term: None,
             electing: false,
             in_flight: 0,
+            behind: 0,
         }
+    }
+
+    /// Whether a decision conflicted with something that its cache has not brought yet.
+    pub(crate) fn is_behind(&self, variant: Variant) -> bool {
+        self.world.revision() < self.behind && variant != Variant::StepDespiteDoubt
     }
 
     /// A new process: nothing is remembered; the store is listed.
@@ -95,8 +103,12 @@ impl Server {
         for operation in &commit.operations {
             match operation {
                 Operation::Put { key, value, .. } => {
-                    let entry =
-                        Entry { key: key.clone(), value: value.clone(), create_revision: revision, mod_revision: revision };
+                    let entry = Entry {
+                        key: key.clone(),
+                        value: value.clone(),
+                        create_revision: revision,
+                        mod_revision: revision,
+                    };
                     self.fold_entry(&entry, variant);
                 }
                 Operation::Delete(key) => self.world.delete(key),

@@ -23,15 +23,13 @@ pub enum Variant {
     GateNotCompared,
     /// An executor writes what it intends only after it has begun.
     JournalAfterExec,
-    /// A leader steps again though a commit of the last step may still happen.
+    /// A leader steps again though a commit of the last step may still happen, or has happened unseen.
     StepDespiteDoubt,
-    /// A new leader steps before it has seen what the old one wrote.
-    StepBeforeCaughtUp,
 }
 
 impl Variant {
     /// All that are broken.
-    pub const BROKEN: [Variant; 8] = [
+    pub const BROKEN: [Variant; 7] = [
         Variant::NoTermCompare,
         Variant::ClaimWithoutCompare,
         Variant::ReportWithoutClaim,
@@ -39,7 +37,6 @@ impl Variant {
         Variant::GateNotCompared,
         Variant::JournalAfterExec,
         Variant::StepDespiteDoubt,
-        Variant::StepBeforeCaughtUp,
     ];
 
     pub(crate) fn of_leader(self, mut commit: Commit) -> Commit {

@@ -43,7 +43,7 @@ impl Cluster {
             }
         }
         match of.term {
-            Some(term) if of.in_flight == 0 => self.decide(server, term),
+            Some(term) if of.in_flight == 0 && !of.is_behind(self.variant) => self.decide(server, term),
             Some(_) => {}
             None if created.is_none() && !of.electing => {
                 of.electing = true;
@@ -92,12 +92,8 @@ impl Cluster {
                 of.electing = false;
                 of.term = Some(Term { incarnation: 1, revision });
                 of.in_flight = 0;
-                if variant == Variant::StepBeforeCaughtUp {
-                    of.fold_own(&request.commit, revision, variant);
-                    of.world.advance(revision);
-                }
                 let epoch = of.epoch;
-                self.after(800, Event::KeepAlive(server, epoch));
+                self.after(500, Event::KeepAlive(server, epoch));
                 self.poll_after(server, 1);
             }
             (Purpose::Elect, _) => {
@@ -119,12 +115,13 @@ impl Cluster {
             }
             (Purpose::Decide, _) => {
                 of.in_flight -= 1;
-                if let Answer::Done(revision) = answer {
-                    of.fold_own(&request.commit, revision, variant);
+                match answer {
+                    Answer::Done(revision) => of.fold_own(&request.commit, revision, variant),
+                    Answer::Conflict(revision) => of.behind = of.behind.max(revision),
+                    Answer::Unknown => {}
                 }
                 if of.in_flight == 0 {
-                    let wait = if answer == Answer::Conflict { 10 } else { 1 };
-                    self.poll_after(server, wait);
+                    self.poll_after(server, 1);
                 }
             }
             (Purpose::Claim(..) | Purpose::Report(..), _) => self.answered_node(request, answer),

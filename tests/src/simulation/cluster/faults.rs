@@ -1,6 +1,6 @@
 //! What breaks, and how everything that can comes back.
 
-use lockstep_apis::v1alpha::Report;
+use lockstep_apis::{commit::Compare, keys::AttemptKey, v1alpha::Report};
 
 use super::{Cluster, Deed, Event, Purpose};
 use crate::simulation::{books::node_uid, server::Server};
@@ -10,9 +10,9 @@ impl Cluster {
         if !self.faults {
             return;
         }
-        let next = self.random.between(50, 900);
+        let next = self.random.between(30, 500);
         self.after(next, Event::Fault);
-        let node = self.random.below(self.machines.len());
+        let node = self.a_node();
         let server = self.random.below(self.servers.len());
         match self.random.between(0, 11) {
             0 => self.crash_server(server),
@@ -35,6 +35,16 @@ impl Cluster {
             10 => self.machines[node].cut_until = self.now_ms + self.random.between(200, 8000),
             _ => self.forge_report(node),
         }
+    }
+
+    /// Any node, but more often one that works.
+    fn a_node(&mut self) -> usize {
+        let busy: Vec<usize> =
+            (0..self.machines.len()).filter(|&node| !self.machines[node].executors.is_empty()).collect();
+        if !busy.is_empty() && self.random.chance(700) {
+            return *self.random.pick(&busy);
+        }
+        self.random.below(self.machines.len())
     }
 
     fn crash_server(&mut self, server: usize) {
@@ -88,7 +98,8 @@ impl Cluster {
         self.after(agent, Event::AgentUp(node));
     }
 
-    /// A node reports what it never claimed: restored from an old backup, or lying.
+    /// A node reports what it never claimed: restored from an old backup, or lying. Only as long as it did not claim:
+    /// about its own work a node may lie, and nobody else can know better.
     fn forge_report(&mut self, node: usize) {
         let server = self.random.below(self.servers.len());
         if !self.servers[server].up {
@@ -97,7 +108,7 @@ impl Cluster {
         let offered = self.servers[server].world.offers(&node_uid(node)).next().cloned();
         let Some(attempt) = offered else { return };
         let commit = lockstep_core::protocol::report(&attempt, &Report::default(), false);
-        let commit = self.variant.of_report(commit);
+        let commit = self.variant.of_report(commit).when(Compare::Absent(AttemptKey::Claim.of(&attempt)));
         self.send(server, commit, None, Purpose::Report(node, 0, attempt));
     }
 

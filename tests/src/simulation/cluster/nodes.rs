@@ -198,7 +198,7 @@ impl Cluster {
         self.log(attempt, task, Deed::Start);
         self.after(takes_ms, Event::ChildEnds(node, attempt.clone(), id));
         if self.variant == Variant::JournalAfterExec {
-            let wait = self.random.between(1, 5);
+            let wait = self.random.between(1, 20);
             self.after(wait, Event::Beat(node, attempt.clone(), executor, Beat::IntendLate(task)));
         }
     }

@@ -4,11 +4,7 @@ use lockstep_apis::{commit::Commit, keys::Attempt, v1alpha::Claim};
 use lockstep_core::protocol::{self, ClaimAnswer};
 
 use super::{Answer, Cluster, Down, Event, Purpose, Request, Up};
-use crate::simulation::{
-    books::node_uid,
-    server::Stream,
-    variant::Variant,
-};
+use crate::simulation::{books::node_uid, server::Stream, variant::Variant};
 
 impl Cluster {
     /// Offers and cancels to every stream.
@@ -24,7 +20,8 @@ impl Cluster {
         let Some(stream) = of.streams.get(&node) else { return };
         let (uid, instance) = (node_uid(node), stream.instance);
         let offers = of.world.offers(&uid);
-        let forgotten = protocol::forgotten(&of.world, &uid, &instance.to_string(), &stream.holding);
+        let process = instance.to_string();
+        let forgotten = protocol::forgotten(&of.world, &uid, &process, &stream.holding);
         let mut messages: Vec<Down> = offers.chain(forgotten).cloned().map(Down::Offer).collect();
         messages.extend(of.world.cancels(&uid).map(|(attempt, _)| Down::Cancel(attempt.clone())));
         for message in messages {
@@ -128,7 +125,7 @@ impl Cluster {
         if !self.faults {
             return;
         }
-        let next = self.random.between(300, 2500);
+        let next = self.random.between(200, 2500);
         self.after(next, Event::Admin);
         let server = self.random.below(self.servers.len());
         if !self.servers[server].up {
@@ -137,12 +134,13 @@ impl Cluster {
         let book = self.random.below(self.books.len());
         let (run, clock_ms) = (self.books[book].snapshot.run_uid.clone(), self.now_ms);
         let world = &self.servers[server].world;
-        let commit = match self.random.between(0, 9) {
+        let commit = match self.random.between(0, 14) {
             0 => protocol::cancel(world, &run, "user/admin", clock_ms),
-            1..=3 => protocol::pause(world, &run, "user/admin", clock_ms),
-            4..=8 => protocol::resume(world, &run),
+            1..=4 => protocol::pause(world, &run, "user/admin", clock_ms),
+            5..=12 => protocol::resume(world, &run),
             _ => {
-                let node = node_uid(self.random.below(self.machines.len()));
+                let held = world.run(&run).and_then(|run| Some((run.plan()?, run.places().first()?.1)));
+                let node = held.map(|(plan, node)| plan.uid(node).to_owned()).unwrap_or_default();
                 protocol::release(world, &run, &node, "user/admin", clock_ms)
             }
         };

@@ -1,0 +1,246 @@
+//! What is known when all is over: books, and for each attempt when what happened to it.
+
+use std::collections::BTreeMap;
+
+use lockstep_apis::{
+    keys::{self, Attempt},
+    v1alpha::{Assignment, Cursor, EarlyEnd, Gate, LockMode, OnInterrupt, Outcome, Report, Run, VerdictType},
+};
+use prost::Message;
+
+use super::{Checker, Fault};
+use crate::simulation::{
+    Seen,
+    books::Book,
+    cluster::{Cluster, Deed, START_MS},
+    store::Change,
+};
+
+/// One attempt's records, with the true time of each.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Life {
+    pub(super) assigned: Option<(u64, Assignment)>,
+    pub(super) claimed: Option<u64>,
+    pub(super) report: Option<(u64, Report)>,
+    pub(super) verdict: Option<(u64, VerdictType)>,
+    /// When an admin freed the place: from then on it is not counted.
+    pub(super) released: Option<u64>,
+}
+
+impl Life {
+    pub(super) fn holds_place(&self) -> bool {
+        let freed = matches!(self.verdict, Some((_, VerdictType::Withdrawn | VerdictType::Released)));
+        self.assigned.is_some() && self.report.is_none() && !freed
+    }
+
+    /// When it was over, by report or verdict.
+    pub(super) fn over(&self) -> Option<u64> {
+        let report = self.report.as_ref().map(|(at, _)| *at);
+        let verdict = self.verdict.as_ref().map(|(at, _)| *at);
+        report.into_iter().chain(verdict).min()
+    }
+}
+
+/// What the store holds of one Run, while its history is replayed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RunFacts {
+    pub(super) cursor: Option<Cursor>,
+    pub(super) gate: Option<Gate>,
+    pub(super) object: Option<Run>,
+    pub(super) ended: Option<u64>,
+    /// By (segment, node, attempt).
+    pub(super) lives: BTreeMap<(u32, usize, u32), Life>,
+}
+
+pub(super) struct Facts<'c> {
+    pub(super) cluster: &'c Cluster,
+    pub(super) runs: Vec<RunFacts>,
+    pub(super) faults: Vec<Fault>,
+}
+
+impl<'c> Facts<'c> {
+    pub(super) fn new(cluster: &'c Cluster) -> Self {
+        Facts { cluster, runs: vec![RunFacts::default(); cluster.books.len()], faults: Vec::new() }
+    }
+
+    pub(super) fn object(&mut self, checker: Checker, at_ms: u64, message: impl Into<String>) {
+        self.faults.push(Fault { checker, at_ms: at_ms - START_MS, message: message.into() });
+    }
+
+    /// What happened, once the history is replayed.
+    pub(super) fn seen(&self) -> Seen {
+        let mut seen = Seen { commits: self.cluster.store.history.len() as u64, ..Seen::default() };
+        for change in self.cluster.store.history.iter().flat_map(|committed| &committed.changes) {
+            let Change::Put(entry) = change else { continue };
+            seen.terms += u64::from(entry.key == keys::leader());
+        }
+        for mark in &self.cluster.executions {
+            seen.starts += u64::from(mark.what == Deed::Start);
+            seen.cut += u64::from(mark.what == Deed::Killed);
+        }
+        for run in &self.runs {
+            seen.closed += u64::from(run.gate.as_ref().is_some_and(|gate| !gate.reasons.is_empty()));
+            for ((_, _, number), life) in &run.lives {
+                let verdict = life.verdict.map(|(_, verdict)| verdict);
+                seen.reruns += u64::from(*number > 1);
+                seen.withdrawn += u64::from(verdict == Some(VerdictType::Withdrawn));
+                seen.lost += u64::from(verdict == Some(VerdictType::Lost));
+                seen.released += u64::from(life.released.is_some());
+                seen.late += u64::from(life.report.as_ref().is_some_and(|(_, report)| report.late));
+            }
+        }
+        seen
+    }
+
+    pub(super) fn book(&self, run: usize) -> &'c Book {
+        &self.cluster.books[run]
+    }
+}
+
+pub(super) fn run_index(uid: &str) -> usize {
+    uid[1..].parse().expect("runs are named r0, r1, …")
+}
+
+pub(super) fn node_index(uid: &str) -> usize {
+    uid[1..].parse().expect("nodes are named n0, n1, …")
+}
+
+impl Book {
+    pub(super) fn group_of(&self, segment: u32) -> usize {
+        let groups = self.snapshot.groups.iter();
+        let mut groups = groups.enumerate();
+        groups
+            .find(|(_, group)| (group.first_segment..group.first_segment + group.segment_count).contains(&segment))
+            .map(|(at, _)| at)
+            .expect("every segment is in a group")
+    }
+
+    pub(super) fn window_of(&self, group: usize, node: usize) -> Option<usize> {
+        self.snapshot.groups[group].windows.iter().position(|window| window.nodes.contains(&(node as u32)))
+    }
+
+    pub(super) fn takes_part(&self, segment: u32, node: usize) -> bool {
+        let of = &self.snapshot.segments[segment as usize];
+        of.all_of_window || of.nodes.contains(&(node as u32))
+    }
+
+    pub(super) fn is_early(&self, node: usize) -> bool {
+        self.snapshot.nodes[node].early() != EarlyEnd::Unspecified
+    }
+
+    pub(super) fn locks_against(&self, other: &Book) -> bool {
+        self.snapshot.locks.iter().any(|mine| {
+            other.snapshot.locks.iter().any(|theirs| {
+                mine.name == theirs.name && (mine.mode() != LockMode::Read || theirs.mode() != LockMode::Read)
+            })
+        })
+    }
+
+    pub(super) fn must_not_rerun(&self, segment: u32, task: u32) -> bool {
+        let tasks = &self.snapshot.segments[segment as usize].tasks;
+        tasks.iter().any(|of| of.index == task && of.on_interrupt() != OnInterrupt::Rerun)
+    }
+}
+
+impl RunFacts {
+    /// Whether the node's end in a segment, as known at a time, keeps it from going on; and whether it is a failure.
+    pub(super) fn stopped(&self, book: &Book, segment: u32, node: usize, at_ms: u64) -> Option<bool> {
+        let lives = self.lives.range((segment, node, 0)..=(segment, node, u32::MAX));
+        for (&(_, _, number), life) in lives {
+            if let Some((_, verdict)) = life.verdict.filter(|(at, _)| *at <= at_ms) {
+                return Some(!matches!(verdict, VerdictType::Skipped | VerdictType::Withdrawn));
+            }
+            let Some((_, report)) = life.report.as_ref().filter(|(at, report)| *at <= at_ms && !report.late) else {
+                continue;
+            };
+            let has = |outcome: Outcome| report.tasks.iter().any(|task| task.outcome() == outcome);
+            let cut = report.tasks.iter().filter(|task| task.outcome() == Outcome::Interrupted);
+            let fatal = cut.clone().any(|task| book.must_not_rerun(segment, task.task));
+            if has(Outcome::Failed) || (fatal && !has(Outcome::Cancelled)) {
+                return Some(true);
+            }
+            if has(Outcome::Cancelled) {
+                return Some(false);
+            }
+            let complete = book.snapshot.segments[segment as usize].tasks.iter().all(|task| {
+                let known = life.assigned.iter().flat_map(|(_, assignment)| &assignment.known);
+                known.chain(&report.tasks).any(|known| {
+                    known.task == task.index
+                        && matches!(known.outcome(), Outcome::Ok | Outcome::Changed | Outcome::Skipped)
+                })
+            });
+            if !complete && number >= 10 {
+                return Some(true);
+            }
+        }
+        None
+    }
+
+    /// Whether the node will do nothing more of the segment, as known at a time.
+    pub(super) fn through(&self, book: &Book, segment: u32, node: usize, at_ms: u64) -> bool {
+        if book.is_early(node) || (0..=segment).any(|earlier| self.stopped(book, earlier, node, at_ms).is_some()) {
+            return true;
+        }
+        let mut lives = self.lives.range((segment, node, 1)..=(segment, node, u32::MAX));
+        let last = lives.next_back();
+        last.is_some_and(|(_, life)| life.over().is_some_and(|over| over <= at_ms))
+    }
+
+    /// Failures of a group, as known at a time.
+    pub(super) fn failures(&self, book: &Book, group: usize, at_ms: u64) -> u32 {
+        let of = &book.snapshot.groups[group];
+        let segments = || of.first_segment..of.first_segment + of.segment_count;
+        let nodes = of.windows.iter().flat_map(|window| &window.nodes);
+        let failed = |node: usize| segments().any(|segment| self.stopped(book, segment, node, at_ms) == Some(true));
+        nodes.filter(|&&node| failed(node as usize)).count() as u32
+    }
+
+    pub(super) fn places(&self) -> impl Iterator<Item = (&(u32, usize, u32), &Life)> {
+        self.lives.iter().filter(|(_, life)| life.holds_place())
+    }
+}
+
+/// The story in lines.
+pub(super) fn tell(cluster: &Cluster) -> Vec<String> {
+    let mut lines: Vec<(u64, String)> = Vec::new();
+    for committed in &cluster.store.history {
+        let term = committed.term.map(|term| format!(" term {term}")).unwrap_or_default();
+        for change in &committed.changes {
+            let text = match change {
+                Change::Put(entry) => format!("put {} {}", entry.key, value_text(entry)),
+                Change::Delete(key) => format!("delete {key}"),
+            };
+            lines.push((committed.at_ms, format!("@{}{term} {text}", committed.revision)));
+        }
+    }
+    for execution in &cluster.executions {
+        let Attempt { run, segment, node, attempt, .. } = &execution.attempt;
+        let text = format!("    {run}/{segment}/{node}/{attempt} task {} {:?}", execution.task, execution.what);
+        lines.push((execution.at_ms, text));
+    }
+    lines.sort_by_key(|(at, _)| *at);
+    let books = cluster.books.iter().map(|book| format!("{:?}", book.snapshot));
+    books.chain(lines.into_iter().map(|(at, text)| format!("{:>7} {text}", at - START_MS))).collect()
+}
+
+fn value_text(entry: &lockstep_apis::commit::Entry) -> String {
+    use keys::{AttemptKey, Parsed};
+    let bytes = entry.value.as_slice();
+    let text = match keys::parse(&entry.key) {
+        Some(Parsed::Gate { .. }) => Gate::decode(bytes).map(|value| format!("{value:?}")),
+        Some(Parsed::Cursor { .. }) => Cursor::decode(bytes).map(|value| format!("{value:?}")),
+        Some(Parsed::Object { .. }) => Run::decode(bytes).map(|value| format!("{:?}", value.status)),
+        Some(Parsed::Attempt { kind: AttemptKey::Report, .. }) => Report::decode(bytes).map(|value| {
+            let tasks: Vec<_> = value.tasks.iter().map(|task| (task.task, task.outcome())).collect();
+            format!("late {} {tasks:?} {}", value.late, value.error)
+        }),
+        Some(Parsed::Attempt { kind: AttemptKey::Verdict, .. }) => {
+            lockstep_apis::v1alpha::Verdict::decode(bytes).map(|value| format!("{:?}", value.r#type()))
+        }
+        Some(Parsed::Attempt { kind: AttemptKey::Claim, .. }) => {
+            lockstep_apis::v1alpha::Claim::decode(bytes).map(|value| value.instance)
+        }
+        _ => Ok(String::new()),
+    };
+    text.unwrap_or_default()
+}

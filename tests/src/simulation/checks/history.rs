@@ -1,0 +1,219 @@
+//! Judges of the store's history, commit by commit.
+
+use lockstep_apis::{
+    commit::{Entry, Revision},
+    keys::{self, Attempt, AttemptKey, Parsed},
+    v1alpha::{Assignment, Claim, Cursor, Gate, GateReasonType, Report, Run, RunPhase, Verdict, VerdictType},
+};
+use prost::Message;
+
+use super::{
+    Checker,
+    facts::{Facts, node_index, run_index},
+};
+use crate::simulation::store::{Change, Committed};
+
+pub(super) fn check(facts: &mut Facts<'_>) {
+    let mut leader: Option<Revision> = None;
+    for committed in &facts.cluster.store.history {
+        if committed.term.is_some() && committed.term != leader {
+            let message =
+                format!("a write of Term {:?} at {} under Term {leader:?}", committed.term, committed.revision);
+            facts.object(Checker::FencedLeadership, committed.at_ms, message);
+        }
+        for change in &committed.changes {
+            match change {
+                Change::Put(entry) if entry.key == keys::leader() => leader = Some(entry.create_revision),
+                Change::Delete(key) if *key == keys::leader() => leader = None,
+                Change::Put(entry) => put(facts, committed, entry),
+                Change::Delete(key) => {
+                    if let Some(Parsed::Cursor { run }) = keys::parse(key) {
+                        delete_cursor(facts, run_index(&run), committed.at_ms);
+                    }
+                }
+            }
+        }
+        check_places(facts, committed);
+    }
+}
+
+fn put(facts: &mut Facts<'_>, committed: &Committed, entry: &Entry) {
+    let (at, bytes) = (committed.at_ms, entry.value.as_slice());
+    let decoded = "the simulation stores nothing corrupt";
+    match keys::parse(&entry.key) {
+        Some(Parsed::Object { .. }) => put_run(facts, at, Run::decode(bytes).expect(decoded)),
+        Some(Parsed::Gate { run }) => facts.runs[run_index(&run)].gate = Some(Gate::decode(bytes).expect(decoded)),
+        Some(Parsed::Cursor { run }) => put_cursor(facts, at, run_index(&run), Cursor::decode(bytes).expect(decoded)),
+        Some(Parsed::Attempt { kind, attempt }) => put_attempt(facts, at, kind, &attempt, bytes),
+        _ => {}
+    }
+}
+
+fn put_run(facts: &mut Facts<'_>, at: u64, run: Run) {
+    let index = run_index(&run.metadata.clone().unwrap_or_default().uuid);
+    let phase = run.status.as_ref().map(|status| status.phase()).unwrap_or_default();
+    let ended = matches!(phase, RunPhase::Succeeded | RunPhase::Failed | RunPhase::Cancelled);
+    facts.runs[index].object = Some(run);
+    if !ended || facts.runs[index].ended.is_some() {
+        return;
+    }
+    facts.runs[index].ended = Some(at);
+    let open: Vec<_> =
+        facts.runs[index].lives.iter().filter(|(_, life)| life.over().is_none()).map(|(key, _)| *key).collect();
+    for key in open {
+        facts.object(Checker::Cancel, at, format!("run {index} ended, and {key:?} is neither reported nor judged"));
+    }
+    let cancelled = facts.runs[index].gate.iter().flat_map(|gate| &gate.reasons);
+    let cancelled = cancelled.filter(|reason| reason.r#type() == GateReasonType::Cancelled).count() > 0;
+    if cancelled != (phase == RunPhase::Cancelled) {
+        facts.object(Checker::Cancel, at, format!("run {index} was cancelled: {cancelled}, and ended {phase:?}"));
+    }
+}
+
+fn put_cursor(facts: &mut Facts<'_>, at: u64, run: usize, cursor: Cursor) {
+    let before = facts.runs[run].cursor.replace(cursor.clone()).unwrap_or_default();
+    if cursor.granted && !before.granted {
+        let others = (0..facts.runs.len()).filter(|&other| other != run);
+        let others = others.filter(|&other| facts.runs[other].cursor.as_ref().is_some_and(|cursor| cursor.granted));
+        let conflicts: Vec<usize> = others.filter(|&other| facts.book(run).locks_against(facts.book(other))).collect();
+        for other in conflicts {
+            facts.object(Checker::Locks, at, format!("run {run} was granted what run {other} holds"));
+        }
+    }
+    if cursor.ticket != before.ticket {
+        let book = facts.book(run);
+        for group in before.group..=cursor.group {
+            let failures = facts.runs[run].failures(book, group as usize, at);
+            let max = book.snapshot.groups[group as usize].max_failures;
+            if failures > max {
+                facts.object(
+                    Checker::Gate,
+                    at,
+                    format!("run {run} opens a window over {failures} failures, {max} may be"),
+                );
+            }
+        }
+        let same =
+            |other: &usize| facts.runs[*other].cursor.as_ref().is_some_and(|other| other.ticket == cursor.ticket);
+        if cursor.ticket != 0 && (0..facts.runs.len()).filter(|&other| other != run).any(|other| same(&other)) {
+            facts.object(Checker::Turns, at, format!("ticket {} was given twice", cursor.ticket));
+        }
+    }
+}
+
+fn delete_cursor(facts: &mut Facts<'_>, run: usize, at: u64) {
+    facts.runs[run].cursor = None;
+    if facts.runs[run].places().next().is_some() {
+        facts.object(Checker::Window, at, format!("run {run} let go of locks and turns, and places are held"));
+    }
+}
+
+fn put_attempt(facts: &mut Facts<'_>, at: u64, kind: AttemptKey, attempt: &Attempt, bytes: &[u8]) {
+    let (run, node) = (run_index(&attempt.run), node_index(&attempt.node));
+    let key = (attempt.segment, node, attempt.attempt);
+    let before = facts.runs[run].lives.get(&key).cloned().unwrap_or_default();
+    let decoded = "the simulation stores nothing corrupt";
+    let mut objections: Vec<(Checker, String)> = Vec::new();
+    let mut object = |checker, what: &str| objections.push((checker, format!("run {run} {key:?}: {what}")));
+    let mut life = before.clone();
+    match kind {
+        AttemptKey::Assignment => {
+            life.assigned = Some((at, Assignment::decode(bytes).expect(decoded)));
+            if before.assigned.is_some() || before.verdict.is_some() {
+                object(Checker::AtMostOnce, "assigned twice, or over a verdict");
+            }
+            let others = facts.runs[run].lives.range((attempt.segment, node, 1)..=(attempt.segment, node, u32::MAX));
+            if others.clone().any(|(other, life)| *other != key && life.over().is_none()) {
+                object(Checker::AtMostOnce, "assigned while another attempt lives");
+            }
+            if facts.runs[run].ended.is_some() {
+                object(Checker::Cancel, "assigned after the run's end");
+            }
+            if facts.runs[run].gate.as_ref().is_none_or(|gate| !gate.reasons.is_empty()) {
+                object(Checker::Gate, "assigned under a closed gate");
+            }
+        }
+        AttemptKey::Claim => {
+            Claim::decode(bytes).expect(decoded);
+            life.claimed = Some(at);
+            if before.claimed.is_some() {
+                object(Checker::AtMostOnce, "claimed twice");
+            }
+            if before.assigned.is_none() || before.verdict.is_some() || before.report.is_some() {
+                object(Checker::OneEnd, "claimed without an assignment, or after its end");
+            }
+            let reasons = facts.runs[run].gate.as_ref().map(|gate| gate.reasons.clone()).unwrap_or_default();
+            if reasons.iter().any(|reason| reason.r#type() == GateReasonType::Cancelled) {
+                object(Checker::Cancel, "claimed after the cancel");
+            } else if !reasons.is_empty() {
+                object(Checker::Gate, "claimed under a closed gate");
+            }
+        }
+        AttemptKey::Report => {
+            let report = Report::decode(bytes).expect(decoded);
+            if before.claimed.is_none() {
+                object(Checker::OneEnd, "reported without a claim");
+            }
+            if before.report.is_some() {
+                object(Checker::OneEnd, "reported twice");
+            }
+            if report.late != before.verdict.is_some() {
+                object(Checker::OneEnd, "late if and only if a verdict was there");
+            }
+            life.report = Some((at, report));
+        }
+        AttemptKey::Verdict => {
+            let verdict = Verdict::decode(bytes).expect(decoded).r#type();
+            let allowed = match before.verdict {
+                None => true,
+                Some((_, VerdictType::Lost)) => verdict == VerdictType::Released,
+                Some(_) => false,
+            };
+            if !allowed || before.report.is_some() {
+                object(Checker::OneEnd, "a second end");
+            }
+            if verdict == VerdictType::Withdrawn && before.claimed.is_some() {
+                object(Checker::OneEnd, "withdrawn though claimed");
+            }
+            if verdict == VerdictType::Released {
+                life.released = Some(at);
+            }
+            life.verdict = Some((before.verdict.map_or(at, |(first, _)| first), verdict));
+        }
+    }
+    for (checker, message) in objections {
+        facts.object(checker, at, message);
+    }
+    facts.runs[run].lives.insert(key, life);
+}
+
+/// After each commit: places within the window, and nodes with one Run.
+fn check_places(facts: &mut Facts<'_>, committed: &Committed) {
+    let assigned = committed.changes.iter().filter_map(|change| match change {
+        Change::Put(entry) => match keys::parse(&entry.key) {
+            Some(Parsed::Attempt { kind: AttemptKey::Assignment, attempt }) => Some(attempt),
+            _ => None,
+        },
+        Change::Delete(_) => None,
+    });
+    for attempt in assigned {
+        let (run, node) = (run_index(&attempt.run), node_index(&attempt.node));
+        let book = facts.book(run);
+        let group = book.group_of(attempt.segment);
+        let size = book.window_of(group, node).map(|window| book.snapshot.groups[group].windows[window].size as usize);
+        let places = facts.runs[run].places().count();
+        if size.is_none_or(|size| places > size) {
+            facts.object(Checker::Window, committed.at_ms, format!("run {run} holds {places} places of {size:?}"));
+        }
+        if book.is_early(node) {
+            facts.object(Checker::Barrier, committed.at_ms, format!("run {run} assigns node {node} that it skips"));
+        }
+        let others = (0..facts.runs.len()).filter(|&other| other != run && !facts.book(other).snapshot.concurrent);
+        let busy = |other: &usize| facts.runs[*other].places().any(|(&(_, holder, _), _)| holder == node);
+        let busy: Vec<usize> = others.filter(busy).collect();
+        for other in busy.iter().filter(|_| !book.snapshot.concurrent) {
+            let message = format!("node {node} was given to run {run} while it is run {other}'s");
+            facts.object(Checker::Turns, committed.at_ms, message);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! When nothing breaks any more: every Run ends, every node has a named end, and what nobody holds is let go.
+
+use super::{Checker, facts::Facts};
+
+pub(super) fn check(facts: &mut Facts<'_>) {
+    let now = facts.cluster.now_ms;
+    for run in 0..facts.runs.len() {
+        let of = &facts.runs[run];
+        let mut objections: Vec<String> = Vec::new();
+        if of.ended.is_none() {
+            objections.push(format!("run {run} did not end: cursor {:?}, gate {:?}", of.cursor, of.gate));
+        }
+        let status = of.object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
+        if of.ended.is_some() && status.cursor.is_some() {
+            let nodes = status.nodes.unwrap_or_default();
+            let named = nodes.ok
+                + nodes.changed
+                + nodes.failed
+                + nodes.skipped
+                + nodes.unreachable
+                + nodes.lost
+                + nodes.cancelled
+                + nodes.interrupted;
+            if named != nodes.total || nodes.total as usize != facts.book(run).snapshot.nodes.len() {
+                objections.push(format!("run {run} ended, and not every node has a named end: {nodes:?}"));
+            }
+        }
+        let held: Vec<_> = of.places().map(|(key, _)| *key).collect();
+        let present = held.iter().filter(|(_, node, _)| !facts.cluster.machines[*node].gone);
+        objections.extend(present.map(|key| format!("run {run}: {key:?} holds its place though its node is there")));
+        if of.ended.is_some() && held.is_empty() && of.cursor.is_some() && !status.held_nodes.is_empty() {
+            objections.push(format!("run {run} says that it holds {:?}", status.held_nodes));
+        }
+        for message in objections {
+            facts.object(Checker::Liveness, now, message);
+        }
+    }
+}
