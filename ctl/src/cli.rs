@@ -146,7 +146,7 @@ pub(crate) enum Output {
 
 #[derive(Args, Debug)]
 pub(crate) struct Get {
-    /// The kind: `nodes`, `run`, `book`, …
+    /// The kind: `nodes`, `run`, `book`, …; or kind/name.
     pub(crate) kind: String,
     /// Names; none: all.
     pub(crate) names: Vec<String>,
@@ -166,10 +166,10 @@ pub(crate) struct Get {
 
 #[derive(Args, Debug)]
 pub(crate) struct Describe {
-    /// The kind.
+    /// The kind, or kind/name.
     pub(crate) kind: String,
     /// The name.
-    pub(crate) name: String,
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -55,8 +55,7 @@ impl Session {
         let channel = channel::connect(&context.servers, &identity)
             .await
             .map_err(|e| Error::Unreachable(format!("{}: {e}", context.servers.join(", "))))?;
-        let namespace =
-            global.namespace.clone().or(context.namespace).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+        let namespace = global.namespace.clone().or(context.namespace).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
         Ok(Session { channel, namespace })
     }
 
@@ -104,7 +103,9 @@ fn locate(global: &Global) -> Result<PathBuf> {
     }
     let folder = folder();
     let mut found: Vec<PathBuf> = fs::read_dir(&folder)
-        .map(|entries| entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|x| x == "yaml")).collect())
+        .map(|entries| {
+            entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|x| x == "yaml")).collect()
+        })
         .unwrap_or_default();
     found.sort();
     match found.as_slice() {
@@ -117,7 +118,12 @@ fn locate(global: &Global) -> Result<PathBuf> {
             Some(default) => Ok(default.clone()),
             None => Err(Error::Context(format!(
                 "several contexts: {}\nname one with --context, or set LOCKSTEP_CONTEXT",
-                several.iter().filter_map(|p| p.file_stem()).map(|s| s.to_string_lossy()).collect::<Vec<_>>().join(", ")
+                several
+                    .iter()
+                    .filter_map(|p| p.file_stem())
+                    .map(|s| s.to_string_lossy())
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ))),
         },
     }

@@ -1,6 +1,6 @@
 //! `lockstep apply` and `lockstep delete`.
 
-use super::get::kind;
+use super::get::{bare, kind_and_name, namespace_of};
 use crate::{
     cli::{Apply, Delete},
     context::Session,
@@ -11,10 +11,8 @@ use lockstep_apis::v1alpha::{ApplyAction, ApplyRequest, DeleteRequest, Object, O
 
 pub(crate) async fn apply(session: &Session, apply: &Apply) -> Result<()> {
     let objects = manifests::read(&apply.files, &session.namespace)?;
-    let violations: Vec<_> = objects
-        .iter()
-        .flat_map(|object| manifests::located(object, super::lint::violations(object)))
-        .collect();
+    let violations: Vec<_> =
+        objects.iter().flat_map(|object| manifests::located(object, super::lint::violations(object))).collect();
     if !violations.is_empty() {
         return Err(Error::Invalid(violations));
     }
@@ -37,19 +35,19 @@ pub(crate) async fn delete(session: &Session, delete: &Delete) -> Result<()> {
     let mut requests = Vec::new();
     if !delete.files.is_empty() {
         for object in manifests::read_paths(&delete.files, false, &session.namespace)? {
-            requests.push(request(session, &object.kind_of().name, &object.metadata().name, ""));
+            let metadata = object.metadata();
+            requests.push(request(object.kind_of().name, metadata.namespace.clone(), &metadata.name, ""));
         }
     } else {
-        let kind = kind(delete.kind.as_deref().unwrap_or_default())?;
+        let (kind, first) = kind_and_name(delete.kind.as_deref().unwrap_or_default())?;
+        let namespace = || namespace_of(session, kind.name);
+        let names: Vec<&str> = first.into_iter().chain(delete.names.iter().map(|name| bare(kind, name))).collect();
         match &delete.selector {
-            Some(selector) => requests.push(request(session, kind.name, "", selector)),
-            None if delete.names.is_empty() => {
-                return Err(Error::Usage(format!(
-                    "delete which {}? Give names, or a selector with -l",
-                    kind.plural
-                )));
+            Some(selector) => requests.push(request(kind.name, namespace(), "", selector)),
+            None if names.is_empty() => {
+                return Err(Error::Usage(format!("delete which {}? Give names, or a selector with -l", kind.plural)));
             }
-            None => requests.extend(delete.names.iter().map(|name| request(session, kind.name, name, ""))),
+            None => requests.extend(names.iter().map(|name| request(kind.name, namespace(), name, ""))),
         }
     }
     for mut request in requests {
@@ -63,13 +61,9 @@ pub(crate) async fn delete(session: &Session, delete: &Delete) -> Result<()> {
     Ok(())
 }
 
-fn request(session: &Session, kind: &str, name: &str, selector: &str) -> DeleteRequest {
+fn request(kind: &str, namespace: String, name: &str, selector: &str) -> DeleteRequest {
     DeleteRequest {
-        r#ref: Some(ObjectRef {
-            kind: kind.to_owned(),
-            namespace: super::get::namespace_of(session, kind),
-            name: name.to_owned(),
-        }),
+        r#ref: Some(ObjectRef { kind: kind.to_owned(), namespace, name: name.to_owned() }),
         selector: selector.to_owned(),
         ..DeleteRequest::default()
     }

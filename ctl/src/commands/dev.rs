@@ -50,7 +50,8 @@ impl Etcd {
         if !endpoints.is_empty() {
             arguments.extend(["--etcd".to_owned(), endpoints.join(",")]);
             if let Some(folder) = identity {
-                for (option, file) in [("--etcd-ca", "ca.pem"), ("--etcd-cert", "cert.pem"), ("--etcd-key", "key.pem")] {
+                for (option, file) in [("--etcd-ca", "ca.pem"), ("--etcd-cert", "cert.pem"), ("--etcd-key", "key.pem")]
+                {
                     arguments.extend([option.to_owned(), folder.join(file).display().to_string()]);
                 }
             }
@@ -177,9 +178,12 @@ impl Cluster {
         let began = Instant::now();
         loop {
             let answer = match self.session().await {
-                Ok(session) => {
-                    session.cluster().status(StatusRequest {}).await.map(tonic::Response::into_inner).map_err(Error::from)
-                }
+                Ok(session) => session
+                    .cluster()
+                    .status(StatusRequest {})
+                    .await
+                    .map(tonic::Response::into_inner)
+                    .map_err(Error::from),
                 Err(error) => Err(error),
             };
             let error = match answer {

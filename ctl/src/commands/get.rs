@@ -1,6 +1,5 @@
 //! `lockstep get` and `lockstep describe`.
 
-use super::run_name;
 use crate::{
     cli::{Describe, Get, Output},
     context::Session,
@@ -19,27 +18,30 @@ use lockstep_apis::{
 const PAGE: u32 = 500;
 
 pub(crate) async fn get(session: &Session, get: &Get) -> Result<()> {
-    let kind = kind(&get.kind)?;
+    let (kind, first) = kind_and_name(&get.kind)?;
+    let names: Vec<&str> = first.into_iter().chain(get.names.iter().map(|name| bare(kind, name))).collect();
     let namespace = if get.all_namespaces { String::new() } else { namespace_of(session, kind.name) };
     let mut version = String::new();
-    let objects = if get.names.is_empty() {
+    let objects = if names.is_empty() {
         let (objects, at) = list(session, kind, &namespace, get.selector.as_deref().unwrap_or_default()).await?;
         version = at;
         objects
     } else {
         let mut found = Vec::new();
-        for name in &get.names {
-            found.push(fetch(session, kind, run_name(name)).await?);
+        for name in &names {
+            found.push(fetch(session, kind, name).await?);
         }
         found
     };
     print(&objects, get.output, get.all_namespaces, objects.is_empty() && !get.watch, kind);
-    if get.watch { watch(session, kind, &namespace, get, version).await } else { Ok(()) }
+    if get.watch { watch(session, kind, &namespace, (get, &names), version).await } else { Ok(()) }
 }
 
 pub(crate) async fn describe(session: &Session, describe: &Describe) -> Result<()> {
-    let kind = kind(&describe.kind)?;
-    let object = fetch(session, kind, run_name(&describe.name)).await?;
+    let (kind, first) = kind_and_name(&describe.kind)?;
+    let name = first.or_else(|| describe.name.as_deref().map(|name| bare(kind, name)));
+    let name = name.ok_or_else(|| Error::Usage(format!("describe which of the {}? Give a name", kind.plural)))?;
+    let object = fetch(session, kind, name).await?;
     print!("{}", page::object(&object));
     if let Some(Message::Run(run)) = &object.kind {
         let metadata = run.metadata.clone().unwrap_or_default();
@@ -61,6 +63,22 @@ pub(crate) fn kind(word: &str) -> Result<&'static Kind> {
     })
 }
 
+/// `run`, or `run/NAME` as `-o name` prints it.
+pub(crate) fn kind_and_name(typed: &str) -> Result<(&'static Kind, Option<&str>)> {
+    match typed.split_once('/') {
+        Some((word, name)) => Ok((kind(word)?, Some(name))),
+        None => Ok((kind(typed)?, None)),
+    }
+}
+
+/// The name alone, where it was given as `run/NAME`.
+pub(crate) fn bare<'n>(kind: &Kind, name: &'n str) -> &'n str {
+    match name.split_once('/') {
+        Some((word, bare)) if kinds::find(word).is_some_and(|named| named.name == kind.name) => bare,
+        _ => name,
+    }
+}
+
 /// The namespace to ask with: none for global kinds.
 pub(crate) fn namespace_of(session: &Session, kind: &str) -> String {
     match kinds::find(kind) {
@@ -71,11 +89,8 @@ pub(crate) fn namespace_of(session: &Session, kind: &str) -> String {
 
 /// One object by name.
 pub(crate) async fn fetch(session: &Session, kind: &Kind, name: &str) -> Result<Object> {
-    let reference = ObjectRef {
-        kind: kind.name.to_owned(),
-        namespace: namespace_of(session, kind.name),
-        name: name.to_owned(),
-    };
+    let reference =
+        ObjectRef { kind: kind.name.to_owned(), namespace: namespace_of(session, kind.name), name: name.to_owned() };
     Ok(session.objects().get(GetRequest { r#ref: Some(reference) }).await?.into_inner())
 }
 
@@ -124,11 +139,20 @@ fn print(objects: &[Object], output: Output, with_namespace: bool, say_none: boo
     }
 }
 
-async fn watch(session: &Session, kind: &Kind, namespace: &str, get: &Get, version: String) -> Result<()> {
+async fn watch(
+    session: &Session,
+    kind: &Kind,
+    namespace: &str,
+    (get, names): (&Get, &[&str]),
+    version: String,
+) -> Result<()> {
     let request = WatchRequest {
         kind: kind.name.to_owned(),
         namespace: namespace.to_owned(),
-        name: if get.names.len() == 1 { run_name(&get.names[0]).to_owned() } else { String::new() },
+        name: match names {
+            [one] => (*one).to_owned(),
+            _ => String::new(),
+        },
         selector: get.selector.clone().unwrap_or_default(),
         resource_version: version,
     };
@@ -136,7 +160,7 @@ async fn watch(session: &Session, kind: &Kind, namespace: &str, get: &Get, versi
     while let Some(event) = stream.message().await? {
         let kind_of_event = event.r#type();
         let Some(object) = event.object else { continue };
-        if get.names.len() > 1 && !get.names.contains(&object.metadata().name) {
+        if names.len() > 1 && !names.contains(&object.metadata().name.as_str()) {
             continue;
         }
         if kind_of_event == WatchEventType::Deleted {

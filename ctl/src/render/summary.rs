@@ -59,11 +59,10 @@ pub(crate) fn run(run: &Run, nodes: &[RunNode]) -> String {
 }
 
 fn why(node: &RunNode) -> String {
-    let failed = node
-        .tasks
-        .iter()
-        .filter_map(|task| task.report.as_ref().map(|report| (task, report)))
-        .find(|(_, report)| matches!(report.outcome(), Outcome::Failed | Outcome::Interrupted | Outcome::Cancelled));
+    let failed =
+        node.tasks.iter().filter_map(|task| task.report.as_ref().map(|report| (task, report))).find(|(_, report)| {
+            matches!(report.outcome(), Outcome::Failed | Outcome::Interrupted | Outcome::Cancelled)
+        });
     match failed {
         Some((task, report)) => format!("{}: {}", safe(&task.name, 60), safe(&report.message, 256)),
         None => safe(&node.message, 256),

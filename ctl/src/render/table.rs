@@ -117,7 +117,7 @@ fn cells(object: &Object) -> Vec<String> {
             let status = run.status.clone().unwrap_or_default();
             let books = run.spec.as_ref().map(|spec| spec.task_books.join(",")).unwrap_or_default();
             let phase = match (phase_word(status.phase()), status.reason.as_str()) {
-                (phase, "") => phase.to_owned(),
+                (phase, reason) if reason.is_empty() || reason == phase => phase.to_owned(),
                 (phase, reason) => format!("{phase} ({reason})"),
             };
             vec![phase, books, status.nodes.as_ref().map(counts).unwrap_or_default()]
@@ -195,7 +195,10 @@ mod tests {
 
     #[test]
     fn ages_have_one_unit() {
-        assert_eq!(["5s", "119s", "2m", "119m", "2h", "2d"], [5, 119, 120, 7199, 7200, 172_800].map(age).each_ref().map(String::as_str));
+        assert_eq!(
+            ["5s", "119s", "2m", "119m", "2h", "2d"],
+            [5, 119, 120, 7199, 7200, 172_800].map(age).each_ref().map(String::as_str)
+        );
         assert_eq!(age(-3), "0s");
     }
 }
