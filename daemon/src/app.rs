@@ -28,10 +28,11 @@ use crate::delivery::{Delivery, Parts};
 use crate::election::Election;
 use crate::events::Outbox;
 use crate::identity::authority::CertificateAuthority;
-use crate::identity::credentials::{Credentials, FreshKey};
+use crate::identity::credentials::Credentials;
 use crate::identity::join::ServerGrant;
 use crate::identity::listener::{self, Connections, Incoming, TlsIdentity};
 use crate::identity::membership::Membership;
+use crate::identity::renewal::renewed;
 use crate::leader::{Leader, UpNodes};
 use crate::logs::LogStore;
 use crate::sealing::KeyRing;
@@ -409,7 +410,8 @@ async fn renew(shared: Arc<Shared>, settings: Settings, tls: Arc<TlsIdentity>, m
     loop {
         tokio::time::sleep(RENEWAL_LOOK).await;
         let loaded = Credentials::load(&settings.server_credentials(), shared.ca.authority().clone());
-        let done = loaded.map_err(anyhow::Error::from).and_then(|old| renewed(old, &shared.ca, &settings, now_ms()));
+        let done =
+            loaded.map_err(anyhow::Error::from).and_then(|old| Ok(renewed(old, &shared.ca, &settings, now_ms())?));
         match done {
             Ok(credentials) if credentials.identity().not_after_ms == ends_ms => {}
             Ok(credentials) => {
@@ -426,22 +428,4 @@ async fn renew(shared: Arc<Shared>, settings: Settings, tls: Arc<TlsIdentity>, m
             Err(problem) => tracing::error!(%problem, "the server's certificate was not renewed"),
         }
     }
-}
-
-/// The same credentials, or new ones if it is time.
-fn renewed(
-    old: Credentials,
-    ca: &CertificateAuthority,
-    settings: &Settings,
-    now_ms: u64,
-) -> anyhow::Result<Credentials> {
-    if now_ms < old.renew_at_ms() {
-        return Ok(old);
-    }
-    let key = FreshKey::generate()?;
-    let identity = old.identity();
-    let chain = ca.issue(key.request(), identity.role, &identity.uid, &identity.name, now_ms)?;
-    let new = key.certified(chain, ca.authority().clone())?;
-    new.store(&settings.server_credentials())?;
-    Ok(new)
 }
