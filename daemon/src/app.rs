@@ -74,6 +74,7 @@ const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 pub async fn serve(flags: &Flags) -> anyhow::Result<()> {
     let settings = Settings::load(flags)?;
     log(&settings.log_level);
+    raise_file_limit();
     let (shutdown, ending) = watch::channel(false);
     let mut server = match settings.roles.server {
         true => Some(ServerRole::start(&settings).await?),
@@ -119,6 +120,16 @@ fn log(level: &str) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .try_init();
+}
+
+/// A server has a descriptor for each agent; usual limits of a service are far below that.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(problem) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%problem, "the limit of open files stays at {:?}", limit.current);
+    }
 }
 
 async fn next(server: &mut Option<ServerRole>) -> Option<Result<anyhow::Result<()>, JoinError>> {
@@ -216,7 +227,7 @@ impl ServerRole {
             outbox: outbox.clone(),
             logs: logs.clone(),
             peers: Peers::new(cache.clone(), uid.clone(), credentials.client()?),
-            up,
+            up: up.clone(),
             ca,
         });
         let record = ServerRecord {
@@ -232,7 +243,7 @@ impl ServerRole {
             incarnation: cluster.incarnation,
             lease: lease.clone(),
         };
-        let leader = Arc::new(Leader { store: store.clone(), cache: cache.clone(), sealing, source });
+        let leader = Arc::new(Leader { store: store.clone(), cache: cache.clone(), sealing, source, up });
         let (health, health_service) = tonic_health::server::health_reporter();
 
         let (following, repairing) = ((cache.clone(), store.clone()), (cache.clone(), store.clone()));

@@ -49,6 +49,8 @@ pub struct Leader {
     pub sealing: Arc<KeyRing>,
     /// `server/<uid>`, as events name it.
     pub source: String,
+    /// Which nodes count as connected; kept by whoever leads.
+    pub up: Arc<UpNodes>,
 }
 
 /// How a step went.
@@ -72,11 +74,11 @@ impl Leader {
         loop {
             let Ok(current) = term.wait_for(Option::is_some).await.map(|term| *term) else { return };
             let Some(current) = current else { continue };
-            let up = Arc::new(UpNodes::default());
+            self.up.begin();
             // Dropping the set ends what is under way: every write compares the Term.
             let mut duties = JoinSet::new();
-            duties.spawn(self.clone().decide(current, up.clone()));
-            duties.spawn(self.clone().watch_nodes(current, up));
+            duties.spawn(self.clone().decide(current));
+            duties.spawn(self.clone().watch_nodes(current));
             duties.spawn(self.clone().keep_house(current));
             if term.wait_for(|now| *now != Some(current)).await.is_err() {
                 return;
@@ -85,7 +87,7 @@ impl Leader {
     }
 
     /// Steps for ever: at once while there is something to do, else when something changed or is due.
-    async fn decide(self: Arc<Self>, term: Term, up: Arc<UpNodes>) {
+    async fn decide(self: Arc<Self>, term: Term) {
         let mut changed = self.cache.revision();
         loop {
             let seen = *changed.borrow_and_update();
@@ -100,7 +102,7 @@ impl Leader {
                 let _ = tokio::time::timeout(Duration::from_millis(due), changed.changed()).await;
                 continue;
             }
-            let outcome = self.carry_out(term, decided, &up).await;
+            let outcome = self.carry_out(term, decided).await;
             self.cache.reached(outcome.revision).await;
             if outcome.conflicts {
                 // What was overtaken by is past what was seen; without it the same would be decided again.
@@ -110,7 +112,7 @@ impl Leader {
         }
     }
 
-    async fn carry_out(&self, term: Term, decided: Step, up: &UpNodes) -> Outcome {
+    async fn carry_out(&self, term: Term, decided: Step) -> Outcome {
         let commits = decided.commits.into_iter().chain(decided.status);
         let outcomes = stream::iter(commits.map(|commit| self.commit(self.with_events(commit))))
             .buffer_unordered(IN_FLIGHT)
@@ -119,7 +121,7 @@ impl Leader {
         for run in decided.admit {
             // Each sees the admission before it: their order is a number in the cursors.
             self.cache.reached(outcome.revision).await;
-            outcome = outcome.and(self.admit(term, &run, up).await);
+            outcome = outcome.and(self.admit(term, &run).await);
         }
         outcome
     }

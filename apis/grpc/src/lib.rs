@@ -7,6 +7,7 @@ mod generated {
 }
 
 pub mod channel;
+pub mod codec;
 pub mod peer;
 
 pub use generated::*;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lockstep_apis::commit::{Entry, Revision};
 use lockstep_apis::keys::{self, Key, Parsed};
-use lockstep_apis::v1alpha::{Cluster, ConfigSpec, Node, Object, ServerRecord, object};
+use lockstep_apis::v1alpha::{Cluster, ConfigSpec, Node, Object, ServerRecord, Session, object};
 use lockstep_core::world::World;
 use prost::Message;
 
@@ -25,6 +25,8 @@ pub struct State {
     /// Nodes' keys by their uids.
     nodes: HashMap<String, Key>,
     servers: BTreeMap<String, ServerRecord>,
+    /// By node: the server that it was attached to last.
+    last_servers: HashMap<String, String>,
     cluster: Option<Cluster>,
 }
 
@@ -69,6 +71,11 @@ impl State {
     /// The servers that are up, by uid.
     pub fn servers(&self) -> &BTreeMap<String, ServerRecord> {
         &self.servers
+    }
+
+    /// The server that a node is or was attached to, as far as this cache has seen it.
+    pub fn last_server(&self, node: &str) -> Option<&str> {
+        self.last_servers.get(node).map(String::as_str)
     }
 
     /// What this store is.
@@ -144,6 +151,12 @@ impl State {
                 }
                 Change::Other { key: entry.key.clone(), deleted: false }
             }
+            Some(Parsed::Session { node }) => {
+                if let Ok(session) = Session::decode(entry.value.as_slice()) {
+                    self.last_servers.insert(node, session.server_uid);
+                }
+                Change::Other { key: entry.key.clone(), deleted: false }
+            }
             Some(Parsed::Cluster) => {
                 self.cluster = Cluster::decode(entry.value.as_slice()).ok().or(self.cluster.take());
                 Change::Other { key: entry.key.clone(), deleted: false }
@@ -182,6 +195,7 @@ impl State {
                 let before = self.objects.remove(&key);
                 if let Some(node) = before.as_ref().and_then(|before| as_node(before)) {
                     self.nodes.remove(uid_of(node));
+                    self.last_servers.remove(uid_of(node));
                 }
                 Change::Object { key, before, after: None }
             }

@@ -11,7 +11,7 @@ use lockstep_core::outcome::{NodeState, node_state};
 use lockstep_core::step::{admission, rejection};
 use lockstep_core::world::{NodeEnd, Plan, RunState};
 
-use super::{Leader, Outcome, UpNodes};
+use super::{Leader, Outcome};
 use crate::cache::State;
 use crate::clock::now_ms;
 use crate::delivery::{open_result, shared_place};
@@ -41,11 +41,11 @@ type Missing = (&'static str, String);
 
 impl Leader {
     /// Admits or rejects one Run.
-    pub(super) async fn admit(&self, term: Term, uid: &str, up: &UpNodes) -> Outcome {
+    pub(super) async fn admit(&self, term: Term, uid: &str) -> Outcome {
         let gathered = {
             let cache = self.cache.read();
             let Some(object) = cache.world().run(uid).and_then(RunState::object) else { return Outcome::default() };
-            gather(&cache, object.value.clone(), |node| up.is_up(&cache, node), &self.sealing, now_ms())
+            gather(&cache, object.value.clone(), |node| self.up.is_up(&cache, node), &self.sealing, now_ms())
         };
         let compiled = match gathered {
             Ok(gathered) => compiled(gathered).await,

@@ -28,17 +28,15 @@ const MAX_NODES: usize = 40;
 /// Nodes without a session, since when, and how long that may be.
 #[derive(Default)]
 pub struct UpNodes {
-    away: Mutex<Away>,
-}
-
-#[derive(Default)]
-struct Away {
-    since: HashMap<String, (u64, u64)>,
-    /// The server that each node was last seen at.
-    servers: HashMap<String, String>,
+    away: Mutex<HashMap<String, (u64, u64)>>,
 }
 
 impl UpNodes {
+    /// A Term begins: what was seen in an earlier one is old.
+    pub(super) fn begin(&self) {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Whether a node counts as connected: it is, or it was a moment ago.
     pub fn is_up(&self, cache: &State, node: &Node) -> bool {
         let Some(metadata) = &node.metadata else { return false };
@@ -47,31 +45,24 @@ impl UpNodes {
         }
         let ready = node.status.as_ref().is_some_and(|status| status.liveness == "Ready");
         let away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        ready && away.since.get(&metadata.uuid).is_none_or(|(since, grace)| now_ms() < since + grace)
+        ready && away.get(&metadata.uuid).is_none_or(|(since, grace)| now_ms() < since + grace)
     }
 
     /// Notes who is there; returns the nodes that have been away for too long.
     fn look(&self, cache: &State, now_ms: u64) -> Vec<Node> {
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        let Away { since, servers } = &mut *away;
         let mut lost = Vec::new();
         for node in cache.nodes() {
             let uid = node.metadata.as_ref().map_or("", |metadata| &metadata.uuid);
-            if let Some(session) = cache.world().session(uid) {
-                since.remove(uid);
-                if servers.get(uid) != Some(&session.server_uid) {
-                    servers.insert(uid.to_owned(), session.server_uid.clone());
-                }
+            let ready = node.status.as_ref().is_some_and(|status| status.liveness == "Ready");
+            if !ready || cache.world().session(uid).is_some() {
+                away.remove(uid);
                 continue;
             }
-            if node.status.as_ref().is_none_or(|status| status.liveness != "Ready") {
-                since.remove(uid);
-                continue;
-            }
-            // A new leader does not know where a node was: it may have been where the former leader was.
-            let there = servers.get(uid).is_some_and(|server| cache.servers().contains_key(server));
+            // A server that was started lately does not know where a node was: it may have been where another died.
+            let there = cache.last_server(uid).is_some_and(|server| cache.servers().contains_key(server));
             let grace = if there { GRACE_MS } else { ORPHAN_GRACE_MS };
-            let (began, grace) = *since.entry(uid.to_owned()).or_insert((now_ms, grace));
+            let (began, grace) = *away.entry(uid.to_owned()).or_insert((now_ms, grace));
             if now_ms >= began + grace {
                 lost.push(node.clone());
             }
@@ -82,11 +73,11 @@ impl UpNodes {
 
 impl Leader {
     /// Labels nodes that are no longer heard, for ever.
-    pub(super) async fn watch_nodes(self: Arc<Self>, term: Term, up: Arc<UpNodes>) {
+    pub(super) async fn watch_nodes(self: Arc<Self>, term: Term) {
         loop {
             let lost = {
                 let cache = self.cache.read();
-                up.look(&cache, now_ms())
+                self.up.look(&cache, now_ms())
             };
             for nodes in lost.chunks(MAX_NODES) {
                 let outcome = self.commit(self.unreachable(term, nodes)).await;
