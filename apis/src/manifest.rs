@@ -29,9 +29,16 @@ pub fn decode(source: &str, bytes: &[u8], default_namespace: Option<&str>) -> Re
             let message = "nothing to apply: the file holds no object";
             violations.push(At { line: 1, column: 1 }, &Path::Root, "EmptyBody", message);
         }
+        let mut encoded = Vec::new();
         for node in documents.iter().flat_map(items) {
-            objects.extend(read(node, default_namespace, &mut violations));
+            encoded.push(encode(node, &mut violations));
             violations.object += 1;
+        }
+        // Trees are larger than objects: not both at once.
+        drop(documents);
+        for (index, encoded) in (0..).zip(encoded) {
+            violations.object = index;
+            objects.extend(encoded.and_then(|encoded| encoded.object(default_namespace, &mut violations)));
         }
     }
     match violations.list.is_empty() {
@@ -178,12 +185,16 @@ struct Header {
     top_level: bool,
 }
 
-/// One object; `None` if anything is wrong with it.
-pub(crate) fn read(
-    node: &Node<'_>,
-    default_namespace: Option<&str>,
-    violations: &mut Violations<'_>,
-) -> Option<Object> {
+/// An object that was found in order, as bytes.
+pub(crate) struct Encoded {
+    at: At,
+    kind: &'static Kind,
+    top_level: bool,
+    bytes: Vec<u8>,
+}
+
+/// Checks one object; `None` if anything is wrong with it.
+pub(crate) fn encode(node: &Node<'_>, violations: &mut Violations<'_>) -> Option<Encoded> {
     let before = violations.list.len();
     let Some(entries) = node.entries() else {
         let message = format!("expected an object: a map with `metadata` and `spec`, found {}", node.type_word());
@@ -207,23 +218,27 @@ pub(crate) fn read(
     absent_parts(&mut walk, message, node);
     let kind = header.kind?;
     namespace(kind, node, violations);
-    if violations.list.len() > before {
-        return None;
-    }
-    let mut object = match object::decode_inner(kind, &bytes) {
-        Ok(object) => object,
-        Err(error) => {
-            violations.push(node.at, &Path::Root, "TypeMismatch", error.to_string());
-            return None;
+    (violations.list.len() == before).then_some(Encoded { at: node.at, kind, top_level: header.top_level, bytes })
+}
+
+impl Encoded {
+    fn object(self, default_namespace: Option<&str>, violations: &mut Violations<'_>) -> Option<Object> {
+        let Encoded { at, kind, top_level, bytes } = self;
+        let mut object = match object::decode_inner(kind, &bytes) {
+            Ok(object) => object,
+            Err(error) => {
+                violations.push(at, &Path::Root, "TypeMismatch", error.to_string());
+                return None;
+            }
+        };
+        let metadata = object.metadata_mut();
+        metadata.kind = kind.name.to_owned();
+        metadata.api_version = if top_level { API_VERSION_TOP_LEVEL } else { API_VERSION }.to_owned();
+        if let Some(default) = default_namespace.filter(|_| kind.namespaced && metadata.namespace.is_empty()) {
+            metadata.namespace = default.to_owned();
         }
-    };
-    let metadata = object.metadata_mut();
-    metadata.kind = kind.name.to_owned();
-    metadata.api_version = if header.top_level { API_VERSION_TOP_LEVEL } else { API_VERSION }.to_owned();
-    if let Some(default) = default_namespace.filter(|_| kind.namespaced && metadata.namespace.is_empty()) {
-        metadata.namespace = default.to_owned();
+        Some(object)
     }
-    Some(object)
 }
 
 fn header(node: &Node<'_>, violations: &mut Violations<'_>) -> Header {

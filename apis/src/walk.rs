@@ -113,10 +113,10 @@ impl Walk<'_, '_> {
             return;
         };
         for Entry { key, value, .. } in entries {
-            let mut entry = Vec::new();
-            put_bytes(1, key.as_bytes(), &mut entry);
-            self.value_numbered(field, 2, value, &Path::Field(path, key), &mut entry);
-            put_bytes(field.number, &entry, out);
+            let start = out.len();
+            put_bytes(1, key.as_bytes(), out);
+            self.value_numbered(field, 2, value, &Path::Field(path, key), out);
+            enclose(field.number, start, out);
         }
     }
 
@@ -135,13 +135,13 @@ impl Walk<'_, '_> {
         match field.ty {
             Type::Value => {
                 let value = self.free(node, path);
-                put_bytes(number, &value.encode_to_vec(), out);
+                prost::encoding::message::encode(number, &value, out);
             }
             Type::Message(index) => {
                 if !(node.raw().is_some() && self.is_expression(node)) {
-                    let mut inner = Vec::new();
-                    self.message(&descriptor::table().messages[index], node, path, &mut inner);
-                    put_bytes(number, &inner, out);
+                    let start = out.len();
+                    self.message(&descriptor::table().messages[index], node, path, out);
+                    enclose(number, start, out);
                 }
             }
             Type::Text => {
@@ -378,13 +378,15 @@ impl Walk<'_, '_> {
         let given = given.filter(|node| node.scalar() != Some(Scalar::Null)).unwrap_or(&nothing);
         let before = self.mode;
         self.mode.expressions = true;
-        let mut checked_only = Vec::new();
-        self.message(action.message, given, &path, &mut checked_only);
+        // Only checked: until it is rendered it is kept as it was written.
+        let start = out.len();
+        self.message(action.message, given, &path, out);
+        out.truncate(start);
         self.mode = before;
         let parameters = self.free(given, &path);
         if let (Some(action), Some(slot)) = (task.field("action"), task.field("parameters")) {
             put_bytes(action.number, name.as_bytes(), out);
-            put_bytes(slot.number, &parameters.encode_to_vec(), out);
+            prost::encoding::message::encode(slot.number, &parameters, out);
         }
     }
 
@@ -457,6 +459,16 @@ impl Walk<'_, '_> {
     fn is_expression(&self, node: &Node<'_>) -> bool {
         self.mode.expressions && node.raw().is_some_and(|text| text.contains("${{"))
     }
+}
+
+/// Makes what was written from `start` on one field: its key and length go in front. In place, since a book's tasks
+/// are most of its memory and would be copied once for each level that they are in.
+fn enclose(number: u32, start: usize, out: &mut Vec<u8>) {
+    let end = out.len();
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint((end - start) as u64, out);
+    let header = out.len() - end;
+    out[start..].rotate_right(header);
 }
 
 fn put_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {

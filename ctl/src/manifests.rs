@@ -65,6 +65,8 @@ fn content(path: &Path) -> Result<(String, Vec<u8>)> {
         return Ok(("standard input".into(), bytes));
     }
     let file = fs::File::open(path).map_err(|e| Error::File(path.to_owned(), e))?;
+    let length = file.metadata().map_or(0, |metadata| metadata.len()).min(MAX_FILE_BYTES);
+    bytes.reserve(length as usize + 1);
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::File(path.to_owned(), e))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(Error::Usage(format!("{}: more than {MAX_FILE_BYTES} bytes", path.display())));

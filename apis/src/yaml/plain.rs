@@ -15,7 +15,8 @@ const MAX_KEY: usize = 128;
 
 /// The one document of a text, if it is written so.
 pub(super) fn parse(text: &str) -> Option<Node<'_>> {
-    if text.bytes().any(|byte| matches!(byte, b'\t' | b'\r')) || text.contains('\u{feff}') || !text.ends_with('\n') {
+    let has_others = text.bytes().fold(false, |found, byte| found | matches!(byte, b'\t' | b'\r'));
+    if has_others || text.contains('\u{feff}') || !text.ends_with('\n') {
         return None;
     }
     let mut reader = Reader { text, at: 0, line_start: 0, line: 1, depth: 0 };
@@ -63,8 +64,8 @@ impl<'t> Reader<'t> {
     }
 
     fn next_line(&mut self) {
-        let rest = &self.text[self.at..];
-        self.line_start = self.at + rest.find('\n').map_or(rest.len(), |end| end + 1);
+        let rest = self.rest();
+        self.line_start = self.at + rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |end| end + 1);
         self.at = self.line_start;
         self.line += 1;
     }

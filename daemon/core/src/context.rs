@@ -92,6 +92,11 @@ impl Context {
         self.with(|fixed| fixed.vars = Some(map_value(variables)))
     }
 
+    /// `vars`, without a copy.
+    pub fn with_own_variables(self, variables: BTreeMap<String, Value>) -> Self {
+        self.with(|fixed| fixed.vars = Some(Kind::Map(ValueMap { entries: variables }).into()))
+    }
+
     /// `inputs`.
     pub fn with_inputs(self, inputs: &BTreeMap<String, Value>) -> Self {
         self.with(|fixed| fixed.inputs = Some(map_value(inputs)))

@@ -89,12 +89,17 @@ impl fmt::Display for Reference {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct References {
     /// `None` if there are none.
-    all: Option<Arc<BTreeSet<Reference>>>,
+    all: Option<Arc<BTreeSet<Arc<Reference>>>>,
 }
 
 impl References {
     /// Adds one.
     pub fn add(&mut self, reference: Reference) {
+        self.add_shared(Arc::new(reference));
+    }
+
+    /// Adds one that others hold, too.
+    pub(crate) fn add_shared(&mut self, reference: Arc<Reference>) {
         Arc::make_mut(self.all.get_or_insert_default()).insert(reference);
     }
 
@@ -110,12 +115,18 @@ impl References {
 
     /// Adds those of another's that are wanted.
     pub fn extend_if(&mut self, other: &References, wanted: impl Fn(&Reference) -> bool) {
-        other.iter().filter(|reference| wanted(reference)).for_each(|reference| self.add(reference.clone()));
+        let others = other.shared_ones().filter(|reference| wanted(reference));
+        others.for_each(|reference| self.add_shared(Arc::clone(reference)));
+    }
+
+    /// All, in order, to hold on to.
+    pub(crate) fn shared_ones(&self) -> impl Iterator<Item = &Arc<Reference>> {
+        self.all.iter().flat_map(|all| all.iter())
     }
 
     /// All, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Reference> {
-        self.all.iter().flat_map(|all| all.iter())
+        self.shared_ones().map(|reference| &**reference)
     }
 
     /// Whether anything under the root is read.

@@ -142,7 +142,8 @@ pub fn run(
     let texts = texts.unwrap_or_else(|| BookTexts::parse(tasks));
     let snapshot = snapshot(run, &texts)?;
     let grace = Duration::from_millis(snapshot.grace_ms);
-    let work = work(snapshot);
+    let mut work = work(snapshot);
+    let variables = std::mem::take(&mut work.variables);
     let prepared = Preparation::of_parsed(&work.tasks, &texts);
     let mut segment = Segment {
         host: &host,
@@ -151,7 +152,9 @@ pub fn run(
         output_limit: u64::MAX,
         check: run.check,
         diff: run.diff,
-        context: surroundings::context(&work, &host, &prepared).with_nodes([(&work.node_name[..], &work.node_labels)]),
+        context: surroundings::context(&work, &host, &prepared)
+            .with_nodes([(&work.node_name[..], &work.node_labels)])
+            .with_own_variables(variables),
         masker: Masker::new(),
         unsynced: Unsynced::new(),
         // Nothing is sent anywhere: results cost only this process's memory.

@@ -1,6 +1,8 @@
 //! From the Handlebars parser's tree to ours: names resolved, helpers known, expressions parsed, what is read
 //! collected. Knows syntax, never a value of the Run.
 
+use std::sync::Arc;
+
 use handlebars::template::{BlockParam, HelperTemplate, Parameter, Template as Tree, TemplateElement};
 use handlebars::{Path, PathSeg, TemplateErrorReason};
 use lockstep_apis::nearest::nearest;
@@ -52,7 +54,7 @@ impl Lowering {
                 self.at = (mapping.0 as u32, mapping.1 as u32);
             }
             match element {
-                TemplateElement::RawString(text) => parts.push(Part::Text(text.clone())),
+                TemplateElement::RawString(text) => parts.push(Part::Text(text.as_str().into())),
                 TemplateElement::Expression(tag) | TemplateElement::HtmlExpression(tag) => {
                     let line = self.at.0;
                     parts.push(Part::Value { value: self.tag(tag)?, line });
@@ -65,8 +67,8 @@ impl Lowering {
         Ok(parts)
     }
 
-    fn inner(&mut self, tree: Option<&Tree>) -> Result<Vec<Part>, SyntaxError> {
-        tree.map_or_else(|| Ok(Vec::new()), |tree| self.body(tree))
+    fn inner(&mut self, tree: Option<&Tree>) -> Result<Box<[Part]>, SyntaxError> {
+        tree.map_or_else(|| Ok(Box::default()), |tree| self.body(tree).map(Vec::into_boxed_slice))
     }
 
     fn block(&mut self, tag: &HelperTemplate, parts: &mut Vec<Part>) -> Result<(), SyntaxError> {
@@ -86,7 +88,7 @@ impl Lowering {
         if let Some(option) = tag.hash.keys().min() {
             return Err(self.error(format!("`{name}` has no option `{option}`")));
         }
-        let subject = self.parameter(subject)?;
+        let subject = Box::new(self.parameter(subject)?);
         if matches!(name, "if" | "unless") {
             let (then, otherwise) = (self.inner(tag.template.as_ref())?, self.inner(tag.inverse.as_ref())?);
             let negate = name == "unless";
@@ -143,7 +145,7 @@ impl Lowering {
 
     fn parameter(&mut self, parameter: &Parameter) -> Result<Operand, SyntaxError> {
         match parameter {
-            Parameter::Literal(literal) => Ok(Operand::Literal(Value::from(literal.clone()))),
+            Parameter::Literal(literal) => Ok(Operand::Literal(Box::new(Value::from(literal.clone())))),
             Parameter::Path(Path::Local((level, name, _))) => self.local(*level, name),
             Parameter::Path(Path::Relative((segments, raw))) => {
                 let named = segments.iter().filter_map(|segment| match segment {
@@ -173,7 +175,7 @@ impl Lowering {
             "last" => Base::Last(level),
             _ => return Err(self.error(format!("unknown `@{name}`: there are @index, @key, @first, @last and @root"))),
         };
-        Ok(Operand::Path { base, path: Vec::new(), written: format!("@{name}") })
+        Ok(Operand::Path { base, path: Box::default(), written: format!("@{name}").into() })
     }
 
     fn path(&mut self, mut names: Vec<String>, raw: &str) -> Result<Operand, SyntaxError> {
@@ -182,16 +184,16 @@ impl Lowering {
         while let Some(after) = rest.strip_prefix("../") {
             (up, rest) = (up + 1, after);
         }
-        let written = rest.trim_start_matches("@root.").trim_start_matches("@root/").to_owned();
+        let written = rest.trim_start_matches("@root.").trim_start_matches("@root/").into();
         // A block's own names are found from the innermost outwards, as `../` does not change them.
         let own = names.first().filter(|_| up == 0 && !raw.starts_with(['@', '.']) && !raw.starts_with("this"));
         if let Some(base) = own.and_then(|first| self.block_name(first)) {
             names.remove(0);
-            return Ok(Operand::Path { base, path: names, written });
+            return Ok(Operand::Path { base, path: names.into(), written });
         }
         if up < self.scopes.len() && !raw.starts_with("@root") {
             let base = Base::Item(up);
-            return Ok(Operand::Path { base, path: names, written });
+            return Ok(Operand::Path { base, path: names.into(), written });
         }
         if names.is_empty() {
             return Err(self.error("`this` is only known inside `each` and `with`".to_owned()));
@@ -204,8 +206,9 @@ impl Lowering {
             };
             return Err(self.error(format!("unknown name `{first}`: {hint}")));
         };
-        self.references.add(Reference { root, path: names.clone(), open: false });
-        Ok(Operand::Path { base: Base::Root(root), path: names, written })
+        let reference = Arc::new(Reference { root, path: names, open: false });
+        self.references.add_shared(Arc::clone(&reference));
+        Ok(Operand::Name(reference))
     }
 
     fn block_name(&self, name: &str) -> Option<Base> {

@@ -2,7 +2,9 @@
 //! faster than by the Handlebars grammar; everything else is left to it, errors included.
 //! Knows only what means the same in any place: no block, helper, comment, `~`, escape, bracket or `this`.
 
-use super::render::{Base, Operand, Part};
+use std::sync::Arc;
+
+use super::render::{Operand, Part};
 use super::{MAX_SOURCE_BYTES, MAX_TAGS};
 use crate::references::{Reference, References, Root};
 
@@ -11,23 +13,31 @@ pub(super) fn parse(source: &str) -> Option<(Vec<Part>, References)> {
     if source.len() > MAX_SOURCE_BYTES {
         return None;
     }
-    let (mut parts, mut references) = (Vec::with_capacity(9), References::default());
-    let (mut rest, mut line, mut tags) = (source, 1, 0);
-    while let Some(start) = rest.find("{{") {
+    let tags = source.as_bytes().windows(2).filter(|pair| pair == b"{{").count();
+    if tags > MAX_TAGS {
+        return None;
+    }
+    // Hundreds of templates are kept at once: what they take is exactly what they need.
+    let (mut parts, mut references) = (Vec::with_capacity(2 * tags + 1), References::default());
+    let (mut rest, mut line) = (source, 1);
+    while let Some(start) = find(rest, b'{') {
         let (text, tag) = rest.split_at(start);
-        tags += 1;
         // A backslash in front of braces takes their meaning away.
-        if tags > MAX_TAGS || text.ends_with('\\') {
+        if text.ends_with('\\') {
             return None;
         }
         push_text(&mut parts, text);
         line += newlines(text);
-        let length = tag.find("}}")?;
+        let length = find(tag, b'}')?;
         let inside = &tag[2..length];
-        let (root, path, written) = names(inside)?;
-        references.add(Reference { root, path: path.clone(), open: false });
-        let value = Operand::Path { base: Base::Root(root), path, written: written.to_owned() };
-        parts.push(Part::Value { value, line });
+        let (root, path) = names(inside)?;
+        let known = references.shared_ones().find(|known| known.root == root && known.path == path).cloned();
+        let reference = known.unwrap_or_else(|| {
+            let reference = Arc::new(Reference { root, path, open: false });
+            references.add_shared(Arc::clone(&reference));
+            reference
+        });
+        parts.push(Part::Value { value: Operand::Name(reference), line });
         line += newlines(inside);
         rest = &tag[length + 2..];
     }
@@ -35,9 +45,14 @@ pub(super) fn parse(source: &str) -> Option<(Vec<Part>, References)> {
     Some((parts, references))
 }
 
+/// Where the byte is twice in a row.
+fn find(text: &str, byte: u8) -> Option<usize> {
+    text.as_bytes().windows(2).position(|pair| pair == [byte; 2])
+}
+
 fn push_text(parts: &mut Vec<Part>, text: &str) {
     if !text.is_empty() {
-        parts.push(Part::Text(text.to_owned()));
+        parts.push(Part::Text(text.into()));
     }
 }
 
@@ -46,11 +61,11 @@ fn newlines(text: &str) -> u32 {
 }
 
 /// `vars.port`: a first name that everybody knows, and the names after it.
-fn names(inside: &str) -> Option<(Root, Vec<String>, &str)> {
+fn names(inside: &str) -> Option<(Root, Vec<String>)> {
     let written = inside.trim_matches([' ', '\t', '\r', '\n']);
     let mut names = written.split('.');
     let root = Root::find(names.next()?)?;
-    let mut path = Vec::with_capacity(3);
+    let mut path = Vec::with_capacity(names.clone().count());
     for name in names {
         let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
         if !is_plain || name.is_empty() || name == "this" {
@@ -58,5 +73,5 @@ fn names(inside: &str) -> Option<(Root, Vec<String>, &str)> {
         }
         path.push(name.to_owned());
     }
-    Some((root, path, written))
+    Some((root, path))
 }

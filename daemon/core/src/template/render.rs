@@ -1,6 +1,7 @@
 //! The renderer: our tree and a context in, text out. Borrows what is there and owns only what it makes.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use lockstep_apis::v1alpha::{Value, value::Kind};
 
@@ -11,24 +12,34 @@ use crate::expression::evaluate::{missing, own};
 use crate::expression::meter::Meter;
 use crate::expression::operators::{described, scalar};
 use crate::expression::{EvaluationError, Expression};
-use crate::references::Root;
+use crate::references::{Reference, Root};
 
 /// One piece of a template.
 #[derive(Debug)]
 pub(super) enum Part {
-    Text(String),
+    Text(Box<str>),
     Value { value: Operand, line: u32 },
-    If { subject: Operand, negate: bool, then: Vec<Part>, otherwise: Vec<Part>, line: u32 },
-    Each { subject: Operand, then: Vec<Part>, otherwise: Vec<Part>, line: u32 },
-    With { subject: Operand, then: Vec<Part>, otherwise: Vec<Part>, line: u32 },
+    If { subject: Box<Operand>, negate: bool, then: Box<[Part]>, otherwise: Box<[Part]>, line: u32 },
+    Each { subject: Box<Operand>, then: Box<[Part]>, otherwise: Box<[Part]>, line: u32 },
+    With { subject: Box<Operand>, then: Box<[Part]>, otherwise: Box<[Part]>, line: u32 },
 }
 
-/// What has a value.
+/// What has a value. Small: templates hold hundreds.
 #[derive(Debug)]
 pub(super) enum Operand {
-    Literal(Value),
-    Path { base: Base, path: Vec<String>, written: String },
-    Call { helper: Helper, arguments: Vec<Operand> },
+    Literal(Box<Value>),
+    /// A first name and what follows it, outside of all blocks.
+    Name(Arc<Reference>),
+    /// `written` is for errors.
+    Path {
+        base: Base,
+        path: Box<[String]>,
+        written: Box<str>,
+    },
+    Call {
+        helper: Helper,
+        arguments: Vec<Operand>,
+    },
     Expression(Box<Expression>),
 }
 
@@ -167,22 +178,32 @@ pub(super) fn evaluate<'f>(
         Operand::Expression(expression) => {
             expression.evaluate_within(context, meter).map(Cow::Owned).map_err(|error| error.within("`expr`"))
         }
-        Operand::Path { base, path, written } => {
-            let start = start(*base, path, frame, context)?;
-            let Cow::Borrowed(mut value) = start else { return Ok(start) };
-            for (index, name) in path.iter().enumerate() {
-                let Some(next) = step(value, name) else {
-                    if is_labels(*base, &path[..index]) && value.as_map().is_some() {
-                        return Ok(Cow::Owned(Value::text("")));
-                    }
-                    return Err(not_there(&walked(*base, &path[..index]), value, name, frame.is_some(), written));
-                };
-                value = next;
-            }
-            Ok(Cow::Borrowed(value))
-        }
+        Operand::Name(name) => follow(Base::Root(name.root), &name.path, "", frame, context),
+        Operand::Path { base, path, written } => follow(*base, path, written, frame, context),
         Operand::Call { helper, arguments } => call(*helper, arguments, frame, context, meter),
     }
+}
+
+/// The value at the end of a path.
+fn follow<'f>(
+    base: Base,
+    path: &'f [String],
+    written: &str,
+    frame: Option<&'f Frame<'f>>,
+    context: &'f Context,
+) -> Result<Cow<'f, Value>, EvaluationError> {
+    let start = start(base, path, frame, context)?;
+    let Cow::Borrowed(mut value) = start else { return Ok(start) };
+    for (index, name) in path.iter().enumerate() {
+        let Some(next) = step(value, name) else {
+            if is_labels(base, &path[..index]) && value.as_map().is_some() {
+                return Ok(Cow::Owned(Value::text("")));
+            }
+            return Err(not_there(&walked(base, &path[..index]), value, name, frame.is_some(), written));
+        };
+        value = next;
+    }
+    Ok(Cow::Borrowed(value))
 }
 
 fn call<'f>(
@@ -197,7 +218,9 @@ fn call<'f>(
             match evaluate(operand, frame, context, meter) {
                 Ok(value) if !value.is_null() && value.as_text() != Some("") => return Ok(value),
                 // What is not there is what a default is for; the rest of what can be wrong stays wrong.
-                Err(error) if error.is_unknown() || !matches!(operand, Operand::Path { .. }) => return Err(error),
+                Err(error) if error.is_unknown() || !matches!(operand, Operand::Path { .. } | Operand::Name(_)) => {
+                    return Err(error);
+                }
                 _ => {}
             }
         }

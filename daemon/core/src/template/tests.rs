@@ -279,7 +279,7 @@ mod plain_templates {
             match part {
                 Part::Text(text) if open => printed.last_mut().unwrap().push_str(&text),
                 Part::Text(text) => {
-                    printed.push(text);
+                    printed.push(text.into());
                     open = true;
                 }
                 other => {
