@@ -12,7 +12,5 @@ fn main() -> io::Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?);
     // Encoded by protox, not by prost-types: only so are our own options kept.
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
-    prost_build::Config::new()
-        .btree_map(["."])
-        .compile_fds(compiler.file_descriptor_set())
+    prost_build::Config::new().btree_map(["."]).compile_fds(compiler.file_descriptor_set())
 }

@@ -207,7 +207,8 @@ mod tests {
             async move {
                 let commit = Commit::new().create(keys::gate(&run), vec![1]);
                 // Every tenth relies on what is not there.
-                let commit = if n.is_multiple_of(10) { commit.when(Compare::Present(keys::cursor(&run))) } else { commit };
+                let commit =
+                    if n.is_multiple_of(10) { commit.when(Compare::Present(keys::cursor(&run))) } else { commit };
                 (n, committer.commit(commit).await)
             }
         });

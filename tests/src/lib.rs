@@ -6,5 +6,5 @@ pub mod etcd;
 pub mod hosts;
 pub mod http;
 pub mod intervals;
-pub mod simulation;
 pub mod process;
+pub mod simulation;

@@ -5,8 +5,8 @@ use anyhow::{Context, Result, ensure};
 use lockstep_apis::{
     manifest,
     v1alpha::{
-        ApplyRequest, CreateRequest, DeleteRequest, GetRequest, ListRequest, Metadata, Object, ObjectRef, Run, RunPhase,
-        RunRequest, RunSpec, Targets, TaskBook, UpdateRequest, Violations, WatchRequest, object::Kind,
+        ApplyRequest, CreateRequest, DeleteRequest, GetRequest, ListRequest, Metadata, Object, ObjectRef, Run,
+        RunPhase, RunRequest, RunSpec, Targets, TaskBook, UpdateRequest, Violations, WatchRequest, object::Kind,
     },
 };
 use lockstep_grpc::{objects_client::ObjectsClient, runs_client::RunsClient};
@@ -134,7 +134,11 @@ const OBJECTS: &[(&str, Change, &str)] = &[
     ("an unknown action", |b| spec(b).tasks[0].action = "time.slep".into(), "UnknownAction"),
     ("a field of later", |b| spec(b).tasks[0].ignore_errors = true, "NotYet"),
     ("an expression that is none", |b| spec(b).tasks[0].when = "1 +".into(), "Expression"),
-    ("two tasks of one id", |b| spec(b).tasks = vec![spec(b).tasks[0].clone(), spec(b).tasks[0].clone()], "DuplicateId"),
+    (
+        "two tasks of one id",
+        |b| spec(b).tasks = vec![spec(b).tasks[0].clone(), spec(b).tasks[0].clone()],
+        "DuplicateId",
+    ),
 ];
 
 fn metadata(book: &mut TaskBook) -> &mut Metadata {
@@ -298,11 +302,7 @@ async fn deletes_need_to_say_what() -> Result<()> {
     cluster.create(changed(|_| ())).await?;
     let delete = |name: &str, selector: &str| {
         let reference = ObjectRef { kind: "TaskBook".into(), namespace: "default".into(), name: name.into() };
-        let request = DeleteRequest {
-            r#ref: Some(reference),
-            selector: selector.into(),
-            ..DeleteRequest::default()
-        };
+        let request = DeleteRequest { r#ref: Some(reference), selector: selector.into(), ..DeleteRequest::default() };
         let mut objects = cluster.objects();
         async move { objects.delete(request).await }
     };

@@ -20,10 +20,13 @@ const TASK_SECONDS: u32 = 3;
 /// A lease of the old leader, an election of etcd, and room for two busy processors.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Starts the run of that name, strikes, and sees how it ends.
+type Scenario = fn(&Rig, &str) -> Result<()>;
+
 #[test]
 fn no_fault_breaks_a_promise() -> Result<()> {
     let rig = Rig::up()?;
-    let scenarios: [(&str, fn(&Rig, &str) -> Result<()>); 6] = [
+    let scenarios: [(&str, Scenario); 6] = [
         ("leader-killed", the_leader_is_killed_in_mid_window),
         ("agent-killed", an_agent_is_killed_in_mid_task),
         ("executor-killed", an_executor_is_killed_in_mid_task),

@@ -17,7 +17,8 @@ fn a_thousand_nodes_cost_three_writes_each_and_segment() -> Result<()> {
     ensure!(done.status.success(), "{text}{}", String::from_utf8_lossy(&done.stderr));
     print!("{text}");
     let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let runs: Vec<&Value> = lines.iter().filter(|line| line["what"] == "run" && line["nodes"] == NODES as u64).collect();
+    let runs: Vec<&Value> =
+        lines.iter().filter(|line| line["what"] == "run" && line["nodes"] == NODES as u64).collect();
     ensure!(runs.len() == 3, "{} runs of {NODES} nodes", runs.len());
     for run in runs {
         let puts = run["puts_per_node_and_segment"].as_f64().context("a number")?;

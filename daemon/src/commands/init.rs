@@ -37,7 +37,7 @@ pub struct InitArguments {
     /// The admin's name in the certificate.
     #[arg(long, default_value = "admin")]
     admin: String,
-    /// Where to write the admin's context; ~/.config/lockstep/contexts/<cluster name>.yaml if not given.
+    /// Where to write the admin's context; `~/.config/lockstep/contexts/<cluster name>.yaml` if not given.
     #[arg(long, value_name = "FILE")]
     context_file: Option<PathBuf>,
     /// Keep the store in etcd at these URLs, in place of a file on this machine.
