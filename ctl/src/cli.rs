@@ -75,6 +75,11 @@ pub(crate) enum Command {
     /// A whole cluster on this machine, each node with a root folder of its own.
     #[command(subcommand)]
     Dev(DevCommand),
+    /// JSON Schema of a kind, or of all, for editors.
+    Schema {
+        /// The kind.
+        kind: Option<String>,
+    },
     /// Completion for a shell.
     Completion {
         /// Which shell.

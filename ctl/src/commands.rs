@@ -10,6 +10,7 @@ mod local;
 mod logs;
 mod plan;
 mod run;
+mod schema;
 mod status;
 mod token;
 
@@ -35,6 +36,7 @@ pub(crate) fn execute(cli: Cli) -> Result<()> {
             Ok(())
         }
         Command::Lint(lint) => lint::lint(lint, &namespace()),
+        Command::Schema { kind } => schema::schema(kind.as_deref()),
         Command::Run(run) if run.local => local::run(run, &namespace()),
         Command::Dev(dev) => dev::dev(dev),
         _ => {
@@ -65,7 +67,7 @@ async fn connected(cli: Cli) -> Result<()> {
         Command::Status => status::status(&session).await,
         Command::Events(events) => events::events(&session, &events).await,
         Command::Plan(plan) => plan::plan(&session, &plan).await,
-        Command::Init(_) | Command::Completion { .. } | Command::Lint(_) | Command::Dev(_) => {
+        Command::Init(_) | Command::Completion { .. } | Command::Lint(_) | Command::Schema { .. } | Command::Dev(_) => {
             unreachable!("done without a server")
         }
     }
