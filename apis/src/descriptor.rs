@@ -23,8 +23,6 @@ pub(crate) struct Message {
     pub(crate) rules: MessageRules,
     pub(crate) exactly_one_of: Vec<Vec<String>>,
     pub(crate) at_most_one_of: Vec<Vec<String>>,
-    by_json: HashMap<String, usize>,
-    by_number: HashMap<u32, usize>,
 }
 
 /// One field.
@@ -93,12 +91,13 @@ impl Table {
 
 impl Message {
     pub(crate) fn field(&self, json: &str) -> Option<&Field> {
-        self.by_json.get(json).map(|at| &self.fields[*at])
+        // A few dozen at most: cheaper to look through than to hash, and nothing to build at each start.
+        self.fields.iter().find(|field| field.json == json)
     }
 
     /// Index in `fields` of the field with that number.
     pub(crate) fn position(&self, number: u32) -> Option<usize> {
-        self.by_number.get(&number).copied()
+        self.fields.iter().position(|field| field.number == number)
     }
 }
 
@@ -134,8 +133,6 @@ fn message_of(d: &Descriptor, messages: &HashMap<String, usize>, enums: &HashMap
     };
     Message {
         name: d.name.clone(),
-        by_json: fields.iter().enumerate().map(|(at, field)| (field.json.clone(), at)).collect(),
-        by_number: fields.iter().enumerate().map(|(at, field)| (field.number, at)).collect(),
         exactly_one_of: groups(&rules.exactly_one_of),
         at_most_one_of: groups(&rules.at_most_one_of),
         fields,

@@ -19,35 +19,38 @@ pub(super) fn parse(source: &str) -> Option<(Vec<Part>, References)> {
     }
     // Hundreds of templates are kept at once: what they take is exactly what they need.
     let (mut parts, mut references) = (Vec::with_capacity(2 * tags + 1), References::default());
-    let (mut rest, mut line) = (source, 1);
-    while let Some(start) = find(rest, b'{') {
-        let (text, tag) = rest.split_at(start);
-        // A backslash in front of braces takes their meaning away.
-        if text.ends_with('\\') {
-            return None;
+    let mut known: Vec<(&str, Arc<Reference>)> = Vec::with_capacity(tags);
+    let (bytes, mut line, mut from, mut at) = (source.as_bytes(), 1, 0, 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\n' => line += 1,
+            // A backslash in front of braces takes their meaning away.
+            b'\\' if bytes[at + 1..].starts_with(b"{{") => return None,
+            b'{' if bytes.get(at + 1) == Some(&b'{') => {
+                push_text(&mut parts, &source[from..at]);
+                let inside = &source[at + 2..];
+                let inside = &inside[..inside.as_bytes().windows(2).position(|pair| pair == b"}}")?];
+                let reference = match known.iter().find(|(text, _)| *text == inside) {
+                    Some((_, reference)) => Arc::clone(reference),
+                    None => {
+                        let reference = Arc::new(names(inside)?);
+                        references.add_shared(Arc::clone(&reference));
+                        known.push((inside, Arc::clone(&reference)));
+                        reference
+                    }
+                };
+                parts.push(Part::Value { value: Operand::Name(reference), line });
+                line += inside.bytes().filter(|byte| *byte == b'\n').count() as u32;
+                at += inside.len() + 4;
+                from = at;
+                continue;
+            }
+            _ => {}
         }
-        push_text(&mut parts, text);
-        line += newlines(text);
-        let length = find(tag, b'}')?;
-        let inside = &tag[2..length];
-        let (root, path) = names(inside)?;
-        let known = references.shared_ones().find(|known| known.root == root && known.path == path).cloned();
-        let reference = known.unwrap_or_else(|| {
-            let reference = Arc::new(Reference { root, path, open: false });
-            references.add_shared(Arc::clone(&reference));
-            reference
-        });
-        parts.push(Part::Value { value: Operand::Name(reference), line });
-        line += newlines(inside);
-        rest = &tag[length + 2..];
+        at += 1;
     }
-    push_text(&mut parts, rest);
+    push_text(&mut parts, &source[from..]);
     Some((parts, references))
-}
-
-/// Where the byte is twice in a row.
-fn find(text: &str, byte: u8) -> Option<usize> {
-    text.as_bytes().windows(2).position(|pair| pair == [byte; 2])
 }
 
 fn push_text(parts: &mut Vec<Part>, text: &str) {
@@ -56,12 +59,8 @@ fn push_text(parts: &mut Vec<Part>, text: &str) {
     }
 }
 
-fn newlines(text: &str) -> u32 {
-    text.bytes().filter(|byte| *byte == b'\n').count() as u32
-}
-
 /// `vars.port`: a first name that everybody knows, and the names after it.
-fn names(inside: &str) -> Option<(Root, Vec<String>)> {
+fn names(inside: &str) -> Option<Reference> {
     let written = inside.trim_matches([' ', '\t', '\r', '\n']);
     let mut names = written.split('.');
     let root = Root::find(names.next()?)?;
@@ -73,5 +72,5 @@ fn names(inside: &str) -> Option<(Root, Vec<String>)> {
         }
         path.push(name.to_owned());
     }
-    Some((root, path))
+    Some(Reference { root, path, open: false })
 }
