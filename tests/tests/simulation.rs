@@ -120,11 +120,14 @@ fn caught(variant: Variant, by: &[Checker]) {
     panic!("{variant:?} is not caught by {by:?} in {SEEDS_PER_VARIANT} stories");
 }
 
+/// What happened, and seeds that failed.
+type Told = (Seen, Vec<(u64, Vec<Fault>)>);
+
 /// Plays seeds from 0 on all cores. Returns what happened, and the first few seeds that failed.
-fn play_all(seeds: u64) -> (Seen, Vec<(u64, Vec<Fault>)>) {
+fn play_all(seeds: u64) -> Told {
     const ENOUGH: usize = 5;
     let next = AtomicU64::new(0);
-    let told: Mutex<(Seen, Vec<(u64, Vec<Fault>)>)> = Mutex::default();
+    let told: Mutex<Told> = Mutex::default();
     let threads = thread::available_parallelism().map_or(2, std::num::NonZero::get);
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -132,7 +135,7 @@ fn play_all(seeds: u64) -> (Seen, Vec<(u64, Vec<Fault>)>) {
                 let mut own = Seen::default();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let enough = |told: &(Seen, Vec<_>)| told.1.len() >= ENOUGH;
+                    let enough = |told: &Told| told.1.len() >= ENOUGH;
                     if seed >= seeds || enough(&told.lock().expect("no thread panics with it")) {
                         break;
                     }

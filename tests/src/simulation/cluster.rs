@@ -203,7 +203,7 @@ impl Cluster {
         let limit_ms = START_MS + longest + 90_000;
         while let Some(Reverse((at_ms, sequence))) = self.queue.pop() {
             let Some(event) = self.events.remove(&sequence) else { continue };
-            if at_ms > limit_ms || (self.handled % 64 == 0 && self.is_over()) {
+            if at_ms > limit_ms || (self.handled.is_multiple_of(64) && self.is_over()) {
                 return;
             }
             self.now_ms = at_ms;
@@ -216,7 +216,7 @@ impl Cluster {
     fn is_over(&self) -> bool {
         !self.faults
             && self.now_ms > self.healed_ms + 1000
-            && self.store.history.last().is_none_or(|last| last.at_ms + 1500 < self.now_ms)
+            && self.store.is_quiet_or_done(self.machines.iter().any(|machine| machine.gone), self.now_ms)
             && self.books.iter().all(|book| self.has_ended(book))
             && self.machines.iter().all(|machine| machine.gone || machine.disk.is_empty())
     }

@@ -37,6 +37,16 @@ impl Store {
         self.entries.get(key)
     }
 
+    /// Whether no Run is kept for anything; with a node away for good, whether nothing happens any more.
+    pub(crate) fn is_quiet_or_done(&self, away: bool, now_ms: u64) -> bool {
+        /// Longer than anything is late by.
+        const QUIET_MS: u64 = 8000;
+        let cursors = keys::cursors();
+        let kept =
+            self.entries.range(&cursors..).next().is_some_and(|(key, _)| key.as_str().starts_with(cursors.as_str()));
+        !kept || (away && self.history.last().is_none_or(|last| last.at_ms + QUIET_MS < now_ms))
+    }
+
     /// Every entry, as a list at the present revision gives them.
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()

@@ -134,3 +134,20 @@ fn a_run_is_removed_with_all_that_is_kept_of_it() {
     assert_eq!(f.entries().map(|entry| entry.key.to_string()).collect::<Vec<_>>(), ["leader"]);
     assert!(f.world.run("r").is_none());
 }
+
+#[test]
+fn a_claim_whose_answer_was_lost_and_that_is_given_up_meanwhile_is_still_reported() {
+    let mut f = assigned();
+    let attempt = f.claim("a");
+    f.now_ms += 60_000;
+    f.settle();
+    f.now_ms += 10_000;
+    f.settle();
+    assert_eq!(f.world.run("r").unwrap().places().len(), 1, "lost, and held");
+    assert_eq!(forgotten(&f.world, "a", "one", &BTreeSet::new()).collect::<Vec<_>>(), [&attempt]);
+    assert_eq!(answer_claim(&f.world, &attempt, &by("one")), ClaimAnswer::Forgotten, "nothing begins under a verdict");
+    let all = crate::recovery::interrupted_all(&work(&f.world, &attempt).unwrap().work, f.now_ms);
+    f.commit(report(&attempt, &all, true)).unwrap();
+    f.settle();
+    assert!(f.world.run("r").unwrap().cursor().is_none(), "the place is given back");
+}

@@ -187,7 +187,8 @@ impl<'w> Deciding<'w> {
             true => commit.delete(cursor),
             false => commit.put(cursor, ended.encode_to_vec()),
         };
-        let leftovers = run.leftover_chunks().into_iter().take(MAX_OPERATIONS - commit.operations.len());
+        // Half of a commit: the caller may add events to it.
+        let leftovers = run.leftover_chunks().into_iter().take(MAX_OPERATIONS / 2);
         self.step.commits.push(leftovers.fold(commit, Commit::delete));
     }
 }

@@ -30,7 +30,10 @@ struct Head<'w> {
 impl<'w> Deciding<'w> {
     /// Gives nodes their turns, and assigns.
     pub(super) fn take_turns(&mut self) {
-        let mut heads = self.holders();
+        let queueing =
+            self.world.live().filter(|run| run.cursor().is_some() && run.plan().is_some_and(|plan| plan.queues()));
+        // Nobody stands in the way of a Run that is alone.
+        let mut heads = if queueing.take(2).count() > 1 { Some(self.holders()) } else { None };
         let mut order: Vec<usize> = (0..self.active.len())
             .filter(|&at| {
                 let active = &self.active[at];
@@ -42,7 +45,7 @@ impl<'w> Deciding<'w> {
             (std::cmp::Reverse(cursor.priority), cursor.ticket)
         });
         for at in order {
-            let ready = self.active[at].take_turn(&mut heads);
+            let ready = self.active[at].take_turn(heads.as_mut());
             self.assign(at, &ready);
         }
         self.write_cursors();
@@ -131,8 +134,8 @@ impl<'w> Active<'w> {
         commit.put(keys::cursor(self.run.uid()), self.cursor.encode_to_vec())
     }
 
-    /// Stands in the queues of the open window's nodes. Returns those to be assigned now.
-    fn take_turn(&mut self, heads: &mut Heads<'w>) -> Vec<u32> {
+    /// Stands in the queues of the open window's nodes, if there are any. Returns those to be assigned now.
+    fn take_turn(&mut self, heads: Option<&mut Heads<'w>>) -> Vec<u32> {
         let (run, plan) = (self.run, self.plan);
         let cursor = self.cursor.clone();
         let (Some(group), Some(window)) = (plan.group(cursor.group), plan.window(cursor.group, cursor.window)) else {
@@ -145,10 +148,10 @@ impl<'w> Active<'w> {
                 && run.stop(node).is_none()
                 && matches!(stage, Stage::Unassigned | Stage::Rerun)
         };
-        if !plan.queues() {
+        let Some(heads) = heads.filter(|_| plan.queues()) else {
             self.explain_open(&open);
             return window.nodes.iter().filter(due).copied().collect();
-        }
+        };
         let mine = Head { uid: run.uid(), name: &plan.snapshot.run_name, holds: false };
         let mut blocked = Vec::new();
         for &node in window.nodes.iter().filter(|&&node| open.needs(node)) {

@@ -36,9 +36,9 @@ impl Cluster {
         }
         let holding: Vec<Attempt> = machine.disk.keys().cloned().collect();
         let pending: Vec<Attempt> = agent.pending.iter().cloned().collect();
-        self.to_server(node, Up::Hello(holding.clone()));
+        self.tell_server(node, Up::Hello(holding.clone()));
         for attempt in pending {
-            self.to_server(node, Up::Claim(attempt));
+            self.tell_server(node, Up::Claim(attempt));
         }
         for attempt in holding {
             self.look_at(node, &attempt);
@@ -58,7 +58,7 @@ impl Cluster {
         match recovery::judge(&folder.work, &folder.records, &machine.boot_id(), alive, self.now_ms) {
             Judgement::Working => {}
             Judgement::NotStarted => self.start_executor(node, attempt),
-            Judgement::Ended(report) => self.to_server(node, Up::Report(attempt.clone(), report)),
+            Judgement::Ended(report) => self.tell_server(node, Up::Report(attempt.clone(), report)),
         }
     }
 
@@ -69,7 +69,7 @@ impl Cluster {
     }
 
     /// A message to the server of the agent's stream: late, twice, out of order or never.
-    fn to_server(&mut self, node: usize, message: Up) {
+    fn tell_server(&mut self, node: usize, message: Up) {
         let machine = &self.machines[node];
         let Some(agent) = machine.agent.as_ref() else { return };
         let (Some((server, _)), instance) = (agent.server, agent.instance) else { return };
@@ -92,7 +92,7 @@ impl Cluster {
             Down::Offer(attempt) => {
                 if !agent.taken.contains(&attempt) && !machine.disk.contains_key(&attempt) {
                     agent.pending.insert(attempt.clone());
-                    self.to_server(node, Up::Claim(attempt));
+                    self.tell_server(node, Up::Claim(attempt));
                 }
             }
             Down::Work(attempt, work) => {

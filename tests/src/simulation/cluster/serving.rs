@@ -25,12 +25,12 @@ impl Cluster {
         let mut messages: Vec<Down> = offers.chain(forgotten).cloned().map(Down::Offer).collect();
         messages.extend(of.world.cancels(&uid).map(|(attempt, _)| Down::Cancel(attempt.clone())));
         for message in messages {
-            self.to_agent(node, instance, message);
+            self.tell_agent(node, instance, message);
         }
     }
 
     /// A message to an agent: late, twice, out of order or never.
-    pub(super) fn to_agent(&mut self, node: usize, instance: u64, message: Down) {
+    pub(super) fn tell_agent(&mut self, node: usize, instance: u64, message: Down) {
         if self.machines[node].cut_until > self.now_ms || self.mishap(20) {
             return;
         }
@@ -57,7 +57,7 @@ impl Cluster {
             Up::Report(attempt, report) => {
                 let state = self.servers[server].world.attempt(&attempt);
                 if state.is_some_and(|state| state.report.is_some()) {
-                    return self.to_agent(node, instance, Down::Stored(attempt));
+                    return self.tell_agent(node, instance, Down::Stored(attempt));
                 }
                 let verdict_seen = state.is_some_and(|state| state.verdict.is_some());
                 let commit = protocol::report(&attempt, &report, verdict_seen);
@@ -84,7 +84,7 @@ impl Cluster {
             }
             ClaimAnswer::Granted => self.send_work(server, node, instance, attempt, Down::Work),
             ClaimAnswer::Forgotten => self.send_work(server, node, instance, attempt, Down::Forgotten),
-            ClaimAnswer::Refused(_) => self.to_agent(node, instance, Down::Refused(attempt)),
+            ClaimAnswer::Refused(_) => self.tell_agent(node, instance, Down::Refused(attempt)),
             ClaimAnswer::NotYet => {}
         }
     }
@@ -98,7 +98,7 @@ impl Cluster {
         message: impl FnOnce(Attempt, Box<lockstep_apis::v1alpha::Work>) -> Down,
     ) {
         if let Some(delivery) = protocol::work(&self.servers[server].world, &attempt) {
-            self.to_agent(node, instance, message(attempt, Box::new(delivery.work)));
+            self.tell_agent(node, instance, message(attempt, Box::new(delivery.work)));
         }
     }
 
@@ -113,7 +113,7 @@ impl Cluster {
                 self.send_work(server, node, instance, attempt, Down::Work);
             }
             (Purpose::Report(node, instance, attempt), Answer::Done(_)) => {
-                self.to_agent(node, instance, Down::Stored(attempt));
+                self.tell_agent(node, instance, Down::Stored(attempt));
             }
             // The agent asks again; by then the cache may know why.
             _ => {}
