@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use lockstep_apis::commit::Term;
+use lockstep_apis::commit::{Commit, Term};
 use lockstep_apis::v1alpha::{Cluster, Leader as LeaderRecord, ServerRecord};
 use lockstep_apis::{DESCRIPTORS, keys};
 use lockstep_grpc::agents_server::AgentsServer;
@@ -35,6 +35,7 @@ use crate::identity::membership::Membership;
 use crate::identity::renewal::renewed;
 use crate::leader::{Leader, UpNodes};
 use crate::logs::LogStore;
+use crate::readiness::{self, Noting};
 use crate::sealing::KeyRing;
 use crate::server::{AgentsApi, ClusterApi, ObjectsApi, Peers, RunsApi, Shared, finish_deletions};
 use crate::settings::{Flags, Settings};
@@ -46,9 +47,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long requests have to end when the server does.
 const DRAIN: Duration = Duration::from_secs(3);
-
-/// A watch that was silent for longer than this is no longer trusted: this server is not ready.
-const SILENCE: Duration = Duration::from_secs(15);
 
 /// How often readiness is looked at, and the output of Runs that are gone.
 const LOOK: Duration = Duration::from_secs(1);
@@ -183,7 +181,8 @@ impl ServerRole {
         let credentials = Credentials::load(&settings.server_credentials(), ca.authority().clone())?;
         let credentials = renewed(credentials, &ca, settings, now_ms())?;
         let sealing = Arc::new(KeyRing::load(&settings.sealing_folder())?);
-        let store = store::open(chosen).await?;
+        let noting = Noting::new(store::open(chosen).await?);
+        let store: Arc<dyn Store> = noting.clone();
         let cluster = patiently(|| cluster_of(&*store)).await?;
         check_cluster(&cluster, settings, &ca)?;
         let cache = patiently(|| async { Ok(Cache::load(&*store).await?) }).await?;
@@ -249,7 +248,7 @@ impl ServerRole {
         let (following, repairing) = ((cache.clone(), store.clone()), (cache.clone(), store.clone()));
         tasks.spawn(async move { following.0.follow(&*following.1).await });
         tasks.spawn(async move { repairing.0.repair(&*repairing.1).await });
-        tasks.spawn(presence::keep(store.clone(), record, lease_sender));
+        tasks.spawn(presence::keep(store.clone(), record.clone(), lease_sender));
         tasks.spawn(election.stand(term_sender));
         tasks.spawn(leader.lead(term.clone()));
         let objects = ObjectsApi::new(store.clone(), cache.clone(), outbox);
@@ -259,7 +258,7 @@ impl ServerRole {
         tasks.spawn(delivery.clone().dispatch());
         tasks.spawn(delivery.clone().watch_silence());
         tasks.spawn(delivery.clone().renew_sessions());
-        tasks.spawn(watch_health(health, cache.clone()));
+        tasks.spawn(watch_health(health, cache.clone(), noting, record, lease.clone()));
         tasks.spawn(forget_logs(logs, cache.clone()));
         tasks.spawn(renew(shared.clone(), settings.clone(), tls, credentials.identity().not_after_ms));
 
@@ -383,12 +382,27 @@ where
     Ok(())
 }
 
-/// Ready while the store is heard.
-async fn watch_health(health: HealthReporter, cache: Arc<Cache>) {
+/// Tells gRPC's health service. While the store is full, the server's own record is written again and again: the
+/// first time that it is taken, there is room.
+async fn watch_health(
+    health: HealthReporter,
+    cache: Arc<Cache>,
+    store: Arc<Noting>,
+    record: ServerRecord,
+    lease: presence::LeaseWatch,
+) {
     loop {
-        let ready = cache.silence() < SILENCE;
+        let ready = readiness::is_ready(&cache, &store);
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         health.set_service_status("", status).await;
+        let held = *lease.borrow();
+        if let Some(held) = held
+            && store.is_full()
+        {
+            let probe = Commit::new().put_leased(keys::server(&record.uid), record.encode_to_vec(), held);
+            // The store notes how it went.
+            let _ = store.commit(&probe).await;
+        }
         tokio::time::sleep(LOOK).await;
     }
 }
