@@ -6,7 +6,12 @@ pub(crate) mod progress;
 pub(crate) mod summary;
 pub(crate) mod table;
 
-use lockstep_apis::v1alpha::{NodeCounts, RunPhase};
+use lockstep_apis::v1alpha::{NodeCounts, Object, RunPhase};
+
+/// `taskbook/web`, as every command prints objects.
+pub(crate) fn path(object: &Object) -> String {
+    format!("{}/{}", object.kind_of().name.to_lowercase(), object.metadata().name)
+}
 
 /// The phase as users read it.
 pub(crate) fn phase_word(phase: RunPhase) -> &'static str {

@@ -6,8 +6,9 @@ use crate::{
     context::Session,
     error::{Error, Result},
     manifests,
+    render::path,
 };
-use lockstep_apis::v1alpha::{ApplyAction, ApplyRequest, DeleteRequest, Object, ObjectRef};
+use lockstep_apis::v1alpha::{ApplyAction, ApplyRequest, DeleteRequest, ObjectRef};
 
 pub(crate) async fn apply(session: &Session, apply: &Apply) -> Result<()> {
     let objects = manifests::read(&apply.files, &session.namespace)?;
@@ -67,11 +68,6 @@ fn request(kind: &str, namespace: String, name: &str, selector: &str) -> DeleteR
         selector: selector.to_owned(),
         ..DeleteRequest::default()
     }
-}
-
-/// `taskbook/web`, as every command prints objects.
-pub(crate) fn path(object: &Object) -> String {
-    format!("{}/{}", object.kind_of().name.to_lowercase(), object.metadata().name)
 }
 
 /// Says which object of the request a server's violation is about.

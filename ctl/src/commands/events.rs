@@ -36,7 +36,7 @@ fn print(object: &Object, events: &Events) {
     match (&object.kind, events.output) {
         (_, Output::Yaml) => print!("{}", manifest::print_yaml(std::slice::from_ref(object))),
         (_, Output::Json) => println!("{}", manifest::print_json(std::slice::from_ref(object)).trim_end()),
-        (_, Output::Name) => println!("{}", super::apply::path(object)),
+        (_, Output::Name) => println!("{}", crate::render::path(object)),
         (Some(Message::Event(event)), _) => println!("{}", event_line(event, events.all_namespaces)),
         _ => {}
     }

@@ -125,7 +125,7 @@ fn print(objects: &[Object], output: Output, with_namespace: bool, say_none: boo
         Output::Json => println!("{}", manifest::print_json(objects).trim_end()),
         Output::Name => {
             for object in objects {
-                println!("{}", super::apply::path(object));
+                println!("{}", crate::render::path(object));
             }
         }
         Output::Table | Output::Wide if say_none => eprintln!("no {}", kind.plural),
@@ -164,7 +164,7 @@ async fn watch(
             continue;
         }
         if kind_of_event == WatchEventType::Deleted {
-            println!("{} deleted", super::apply::path(&object));
+            println!("{} deleted", crate::render::path(&object));
         } else if matches!(get.output, Output::Table | Output::Wide) {
             let mut table = Table::for_kind(kind, get.output == Output::Wide, get.all_namespaces);
             table.push(&object);
