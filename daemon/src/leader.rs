@@ -2,7 +2,8 @@
 //! commit what was decided; decides nothing about Runs itself.
 //!
 //! # Guarantees (that the core's `step` asks for)
-//! - A step sees what former leaders and this one have written: it waits until the cache has reached it.
+//! - A step sees what former leaders and this one have written: it waits until the cache has reached it. After a
+//!   conflict it sees all that the store held then: what overtook it may be a copy of a decision of its own.
 //! - A commit whose outcome is not known is sent again until it is, or the Term is over.
 
 mod admission;
@@ -35,9 +36,6 @@ const IN_FLIGHT: usize = 8;
 
 /// Before a commit whose outcome is not known is sent again.
 const PAUSE: Duration = Duration::from_millis(200);
-
-/// After a step that did nothing but meet conflicts, the cache is given this long to bring what it has missed.
-const STALE: Duration = Duration::from_millis(500);
 
 /// What a leader needs of the server.
 pub struct Leader {
@@ -90,7 +88,7 @@ impl Leader {
     async fn decide(self: Arc<Self>, term: Term) {
         let mut changed = self.cache.revision();
         loop {
-            let seen = *changed.borrow_and_update();
+            changed.mark_unchanged();
             let decided = {
                 let cache = self.cache.read();
                 step(cache.world(), term, now_ms())
@@ -105,10 +103,16 @@ impl Leader {
             let outcome = self.carry_out(term, decided).await;
             self.cache.reached(outcome.revision).await;
             if outcome.conflicts {
-                // What was overtaken by is past what was seen; without it the same would be decided again.
-                let newer = changed.wait_for(|now| *now > seen.max(outcome.revision));
-                let _ = tokio::time::timeout(STALE, newer).await;
+                self.see_all().await;
             }
+        }
+    }
+
+    /// Returns when the cache has all that the store holds now: on less, a ticket or a lock could be given twice.
+    async fn see_all(&self) {
+        while let Err(problem) = self.cache.catch_up(&*self.store).await {
+            tracing::warn!(%problem, "the next decision waits for the store");
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
