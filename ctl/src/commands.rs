@@ -16,7 +16,7 @@ mod token;
 
 use crate::{
     cli::{Cli, Command},
-    context::Session,
+    context::Context,
     error::{Error, Result},
 };
 use clap::CommandFactory;
@@ -50,10 +50,15 @@ pub(crate) fn execute(cli: Cli) -> Result<()> {
 }
 
 async fn connected(cli: Cli) -> Result<()> {
-    let session = Session::open(&cli.global).await?;
+    let context = Context::load(&cli.global)?;
+    if let Command::Apply(apply) = &cli.command {
+        // What is wrong with the files is said whether or not a server is there.
+        let objects = apply::read(apply, context.namespace())?;
+        return apply::apply(&context.connect().await?, objects, apply.dry_run).await;
+    }
+    let session = context.connect().await?;
     match cli.command {
         Command::Token(command) => token::token(&session, command).await,
-        Command::Apply(apply) => apply::apply(&session, &apply).await,
         Command::Get(get) => get::get(&session, &get).await,
         Command::Describe(describe) => get::describe(&session, &describe).await,
         Command::Delete(delete) => apply::delete(&session, &delete).await,
@@ -67,8 +72,13 @@ async fn connected(cli: Cli) -> Result<()> {
         Command::Status => status::status(&session).await,
         Command::Events(events) => events::events(&session, &events).await,
         Command::Plan(plan) => plan::plan(&session, &plan).await,
-        Command::Init(_) | Command::Completion { .. } | Command::Lint(_) | Command::Schema { .. } | Command::Dev(_) => {
-            unreachable!("done without a server")
+        Command::Apply(_)
+        | Command::Init(_)
+        | Command::Completion { .. }
+        | Command::Lint(_)
+        | Command::Schema { .. }
+        | Command::Dev(_) => {
+            unreachable!("done above")
         }
     }
 }

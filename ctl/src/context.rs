@@ -21,8 +21,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// The file's content. The key is the user's own: the file is 0600.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Context {
-    #[allow(dead_code, reason = "for people who read the file")]
+pub(crate) struct Context {
     name: String,
     /// host:port, each a server of the cluster.
     servers: Vec<String>,
@@ -36,6 +35,36 @@ struct Context {
     namespace: Option<String>,
 }
 
+impl Context {
+    /// Reads the context that the command line names, or the usual one.
+    pub(crate) fn load(global: &Global) -> Result<Context> {
+        let path = locate(global)?;
+        let text = fs::read_to_string(&path).map_err(|e| {
+            Error::Context(format!("{}: {e}\ncontexts are files in {}", path.display(), folder().display()))
+        })?;
+        let mut context: Context = serde_saphyr::from_str(&text)
+            .map_err(|e| Error::Context(format!("{}: not a context: {e}", path.display())))?;
+        if global.namespace.is_some() {
+            context.namespace.clone_from(&global.namespace);
+        }
+        Ok(context)
+    }
+
+    /// Of commands that name none.
+    pub(crate) fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)
+    }
+
+    /// Connects to the first server that answers.
+    pub(crate) async fn connect(&self) -> Result<Session> {
+        let identity = channel::ClientIdentity::from_pem(&self.ca, &self.chain, &self.key)
+            .map_err(|e| Error::Context(format!("the context {}: {e}", self.name)))?;
+        let channel =
+            channel::connect(&self.servers, &identity).await.map_err(|e| Error::Unreachable(e.to_string()))?;
+        Ok(Session { channel, namespace: self.namespace().to_owned() })
+    }
+}
+
 /// A connected user.
 pub(crate) struct Session {
     channel: Channel,
@@ -46,17 +75,7 @@ pub(crate) struct Session {
 impl Session {
     /// Connects to the first server of the context that answers.
     pub(crate) async fn open(global: &Global) -> Result<Session> {
-        let path = locate(global)?;
-        let text = fs::read_to_string(&path).map_err(|e| Error::File(path.clone(), e))?;
-        let context: Context = serde_saphyr::from_str(&text)
-            .map_err(|e| Error::Context(format!("{}: not a context: {e}", path.display())))?;
-        let identity = channel::ClientIdentity::from_pem(&context.ca, &context.chain, &context.key)
-            .map_err(|e| Error::Context(format!("{}: {e}", path.display())))?;
-        let channel = channel::connect(&context.servers, &identity)
-            .await
-            .map_err(|e| Error::Unreachable(format!("{}: {e}", context.servers.join(", "))))?;
-        let namespace = global.namespace.clone().or(context.namespace).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
-        Ok(Session { channel, namespace })
+        Context::load(global)?.connect().await
     }
 
     /// Every kind's seven verbs.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lockstep_daemon::commands::{init, join};
-use lockstep_daemon::settings::Flags;
+use lockstep_daemon::settings::{Flags, SettingsError};
 use lockstep_daemon::{app, identity};
 use lockstep_executor::segment;
 
@@ -42,7 +42,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("lockstepd: {problem:#}");
-            ExitCode::FAILURE
+            // As of a wrong command line: what is to be mended is what was given.
+            if problem.is::<SettingsError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -8,19 +8,24 @@ use crate::{
     manifests,
     render::path,
 };
-use lockstep_apis::v1alpha::{ApplyAction, ApplyRequest, DeleteRequest, ObjectRef};
+use lockstep_apis::v1alpha::{ApplyAction, ApplyRequest, DeleteRequest, Object, ObjectRef};
 
-pub(crate) async fn apply(session: &Session, apply: &Apply) -> Result<()> {
-    let objects = manifests::read(&apply.files, &session.namespace)?;
+/// The objects of the files, checked as far as that can be done here.
+pub(crate) fn read(apply: &Apply, namespace: &str) -> Result<Vec<Object>> {
+    let objects = manifests::read(&apply.files, namespace)?;
     let violations: Vec<_> =
         objects.iter().flat_map(|object| manifests::located(object, super::lint::violations(object))).collect();
     if !violations.is_empty() {
         return Err(Error::Invalid(violations));
     }
+    Ok(objects)
+}
+
+pub(crate) async fn apply(session: &Session, objects: Vec<Object>, dry_run: bool) -> Result<()> {
     let names: Vec<String> = objects.iter().map(path).collect();
-    let answer = session.objects().apply(ApplyRequest { objects, dry_run: apply.dry_run }).await;
+    let answer = session.objects().apply(ApplyRequest { objects, dry_run }).await;
     let answer = answer.map_err(|status| name_objects(status.into(), &names))?.into_inner();
-    let would = if apply.dry_run { " (dry run)" } else { "" };
+    let would = if dry_run { " (dry run)" } else { "" };
     for result in &answer.results {
         let done = match result.action() {
             ApplyAction::Created => "created",

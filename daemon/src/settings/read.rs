@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lockstep_apis::{name, nearest};
 use serde_json::{Map, Value};
 
-use super::{DEFAULT_STATE_FOLDER, ListenAddress, Roles, Settings, StoreSettings};
+use super::{DEFAULT_STATE_FOLDER, LOG_LEVELS, ListenAddress, Roles, Settings, StoreSettings};
 use crate::store::embedded::EmbeddedSettings;
 use crate::store::etcd::{EtcdSettings, EtcdTls};
 
@@ -43,10 +43,18 @@ impl Reader {
             advertise: self.texts("advertise", map.get("advertise")),
             store: map.get("store").and_then(|store| self.store(store)),
             state_folder,
-            log_level: map.get("logLevel").map_or_else(|| "info".into(), |level| self.text("logLevel", level)),
+            log_level: map.get("logLevel").map_or_else(|| "info".into(), |level| self.log_level(level)),
             root: self.optional_path("root", map.get("root"), "/"),
             file: file.to_owned(),
         }
+    }
+
+    fn log_level(&mut self, value: &Value) -> String {
+        let level = self.text("logLevel", value);
+        if !level.is_empty() && !LOG_LEVELS.contains(&level.as_str()) {
+            self.wrong("logLevel", format!("{level:?} is not one of {}", LOG_LEVELS.join(", ")));
+        }
+        level
     }
 
     fn wrong(&mut self, field: &str, problem: impl std::fmt::Display) {
