@@ -93,5 +93,7 @@ pub(crate) fn describe(status: &RunStatus) -> String {
 }
 
 fn width() -> usize {
-    rustix::termios::tcgetwinsize(io::stderr()).map_or(80, |size| usize::from(size.ws_col).max(20))
+    let columns = rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
+    // A terminal that does not know its width says 0.
+    if columns == 0 { 80 } else { columns.max(20) }
 }
