@@ -5,8 +5,7 @@ use crate::{
     error::{Error, Result},
 };
 use lockstep_grpc::{
-    agents_client::AgentsClient, channel, cluster_admin_client::ClusterAdminClient, objects_client::ObjectsClient,
-    runs_client::RunsClient,
+    channel, cluster_admin_client::ClusterAdminClient, objects_client::ObjectsClient, runs_client::RunsClient,
 };
 use serde::Deserialize;
 use std::{
@@ -91,12 +90,6 @@ impl Session {
     /// The cluster itself.
     pub(crate) fn cluster(&self) -> ClusterAdminClient<Channel> {
         ClusterAdminClient::new(self.channel.clone())
-    }
-
-    /// Renewal of the caller's own certificate.
-    #[allow(dead_code, reason = "used by the renewal of contexts")]
-    pub(crate) fn agents(&self) -> AgentsClient<Channel> {
-        AgentsClient::new(self.channel.clone())
     }
 }
 

@@ -106,6 +106,11 @@ pub enum SettingsError {
     Problems(Vec<String>),
 }
 
+/// Why a log level is none, if it is not.
+fn wrong_level(level: &str) -> Option<String> {
+    (!LOG_LEVELS.contains(&level)).then(|| format!("{level:?} is not one of {}", LOG_LEVELS.join(", ")))
+}
+
 impl Settings {
     /// Reads the file that the flags name and overrides it with them. Every mistake is in the error, not the first.
     pub fn load(flags: &Flags) -> Result<Settings, SettingsError> {
@@ -143,9 +148,9 @@ impl Settings {
         let mut problems = Vec::new();
         let mut wrong = |bad: bool, text: String| problems.extend(bad.then_some(text));
         let file = self.file.display();
-        wrong(!LOG_LEVELS.contains(&self.log_level.as_str()), {
-            format!("{file}: logLevel: {:?} is not one of {}", self.log_level, LOG_LEVELS.join(", "))
-        });
+        if let Some(problem) = wrong_level(&self.log_level) {
+            wrong(true, format!("{file}: logLevel: {problem}"));
+        }
         for (name, folder) in [("stateFolder", &self.state_folder), ("root", &self.root)] {
             wrong(!folder.is_absolute(), format!("{file}: {name}: {:?} is not an absolute path", folder.display()));
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lockstep_apis::{name, nearest};
 use serde_json::{Map, Value};
 
-use super::{DEFAULT_STATE_FOLDER, LOG_LEVELS, ListenAddress, Roles, Settings, StoreSettings};
+use super::{DEFAULT_STATE_FOLDER, ListenAddress, Roles, Settings, StoreSettings, wrong_level};
 use crate::store::embedded::EmbeddedSettings;
 use crate::store::etcd::{EtcdSettings, EtcdTls};
 
@@ -51,8 +51,8 @@ impl Reader {
 
     fn log_level(&mut self, value: &Value) -> String {
         let level = self.text("logLevel", value);
-        if !level.is_empty() && !LOG_LEVELS.contains(&level.as_str()) {
-            self.wrong("logLevel", format!("{level:?} is not one of {}", LOG_LEVELS.join(", ")));
+        if let Some(problem) = wrong_level(&level).filter(|_| !level.is_empty()) {
+            self.wrong("logLevel", problem);
         }
         level
     }
