@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use lockstep_apis::v1alpha::{LockRequest, Run, Targets, TaskBook, Violation};
+use lockstep_apis::v1alpha::{LockRequest, Run, RunOptions, Serialize, Targets, TaskBook, Violation};
 use lockstep_apis::violation::of_field;
 
 use crate::expression::Expression;
@@ -31,6 +31,7 @@ pub fn book_parsed(book: &TaskBook, texts: &BookTexts) -> Vec<Violation> {
         targets(given, "spec.targets", &mut violations);
     }
     locks(&spec.locks, &mut violations);
+    options(spec.run_options.as_ref(), &mut violations);
     let serialized = spec.run_options.as_ref().is_some_and(|options| options.serialize.is_some());
     let declared: BTreeSet<&str> = spec.inputs.keys().map(String::as_str).collect();
     violations.extend(tasks::check(&spec.tasks, texts, serialized, &declared).violations);
@@ -48,6 +49,7 @@ pub fn run(run: &Run) -> Vec<Violation> {
         None if !spec.tasks.is_empty() => violations.push(no_targets("spec.targets")),
         None => {}
     }
+    options(spec.run_options.as_ref(), &mut violations);
     if !spec.tasks.is_empty() {
         let serialized = spec.run_options.as_ref().is_some_and(|options| options.serialize.is_some());
         let texts = BookTexts::parse(&spec.tasks);
@@ -81,6 +83,19 @@ pub(crate) fn targets(given: &Targets, field: &str, violations: &mut Vec<Violati
     }
 }
 
+fn options(given: Option<&RunOptions>, violations: &mut Vec<Violation>) {
+    if let Some(serialize) = given.and_then(|options| options.serialize.as_ref()) {
+        rollout(serialize, "spec.runOptions.serialize", violations);
+    }
+}
+
+/// What is wrong with a rollout group beyond its text form.
+pub(crate) fn rollout(given: &Serialize, field: &str, violations: &mut Vec<Violation>) {
+    if !given.order_by.is_empty() {
+        only(&given.order_by, &format!("{field}.orderBy"), violations);
+    }
+}
+
 /// Parses an expression over `node` and `facts` alone.
 fn only(source: &str, field: &str, violations: &mut Vec<Violation>) {
     match Expression::parse(source) {
@@ -88,7 +103,9 @@ fn only(source: &str, field: &str, violations: &mut Vec<Violation>) {
         Ok(expression) => {
             let others = expression.references().iter().find(|r| !matches!(r.root, Root::Node | Root::Facts));
             if let Some(other) = others {
-                let message = format!("reads `{other}`: only `node` and `facts` are known where nodes are chosen");
+                let message = format!(
+                    "reads `{other}`: only `node` and `facts` are known where nodes are chosen and put in order"
+                );
                 violations.push(of_field("Reference", field, message));
             }
         }

@@ -16,6 +16,7 @@ use crate::check::tasks::CheckedTask;
 use crate::parameters::BookTexts;
 use crate::references::Root;
 
+mod order;
 mod retry;
 mod segments;
 mod targets;

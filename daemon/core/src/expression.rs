@@ -128,12 +128,17 @@ impl Expression {
     pub fn evaluate_bool(&self, context: &Context) -> Result<bool, EvaluationError> {
         let mut meter = Meter::new();
         let value = evaluate::evaluate(&self.node, None, context, &mut meter)?;
+        self.as_bool(&value)
+    }
+
+    /// A value of it as a truth.
+    pub(crate) fn as_bool(&self, value: &Value) -> Result<bool, EvaluationError> {
         match value.kind {
             Some(Kind::Boolean(truth)) => Ok(truth),
             _ => Err(EvaluationError::wrong(format!(
                 "`{}` must be true or false, and is {}",
                 self.source,
-                operators::described(&value)
+                operators::described(value)
             ))),
         }
     }

@@ -110,6 +110,9 @@ fn rollout(task: &Task, index: usize, serialized: bool, violations: &mut Vec<Vio
         let message = "is a rollout group within the book's own (`runOptions.serialize`): groups do not nest";
         violations.push(of_field("NestedGroup", field_of(index, ".serialize"), message));
     }
+    if let Some(serialize) = &task.serialize {
+        super::rollout(serialize, &field_of(index, ".serialize"), violations);
+    }
     if let Some(targets) = &task.targets {
         super::targets(targets, &field_of(index, ".targets"), violations);
     }

@@ -89,6 +89,14 @@ fn each_mistake_is_named_with_its_field_and_what_to_do() {
             "Reference spec.targets.where: reads `vars.x`: only `node` and `facts` are known",
         ),
         (
+            "  runOptions: {serialize: {count: 1, orderBy: vars.x}}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Reference spec.runOptions.serialize.orderBy: reads `vars.x`: only `node` and `facts` are known",
+        ),
+        (
+            "  tasks: [{name: a, serialize: {count: 1, orderBy: nod.labels.x}, command.run: {argv: [x]}}]",
+            "Expression spec.tasks[0].serialize.orderBy: line 1, column 1: unknown name `nod`: did you mean `node`?",
+        ),
+        (
             "  inputs: {version: {type: string}}\n  tasks: [{name: a, command.run: {argv: [\"${{ inputs.vresion }}\"]}}]",
             "reads `inputs.vresion`, which the book does not declare: did you mean `version`?",
         ),

@@ -8,7 +8,7 @@ use lockstep_apis::v1alpha::{CompiledTask, OnInterrupt, Serialize, SnapshotNode}
 use lockstep_apis::{duration, params};
 
 use super::targets::{self, Inventory};
-use super::{AdmissionNode, CheckedTask, EarlyEnd, Group, Rejection, RunOptions, Segment, windows};
+use super::{AdmissionNode, CheckedTask, EarlyEnd, Group, Rejection, RunOptions, Segment, order, windows};
 use crate::check;
 use crate::references::Root;
 
@@ -35,7 +35,8 @@ pub(super) fn cut(
             _ => all.clone(),
         };
         let serialize: Option<&Serialize> = own.or(options.serialize.as_ref());
-        let mut group = windows::group(serialize, options, &members);
+        let members = cutting.in_order(serialize, members)?;
+        let mut group = windows::group(serialize, options, &members)?;
         group.first_segment = segments.len() as u32;
         cutting.segments(&tasks[range.clone()], range.start, own.is_some(), &members, &mut segments)?;
         group.segment_count = segments.len() as u32 - group.first_segment;
@@ -111,12 +112,24 @@ impl Cutting<'_> {
         Ok(())
     }
 
+    /// The members of a group in the order in which they go.
+    fn in_order(&self, serialize: Option<&Serialize>, members: Vec<u32>) -> Result<Vec<u32>, Rejection> {
+        let Some(serialize) = serialize.filter(|serialize| !serialize.order_by.is_empty()) else { return Ok(members) };
+        let mut nodes = members.into_iter().map(|node| (self.chosen[node as usize], node)).collect();
+        order::sort(&serialize.order_by, &mut nodes)?;
+        Ok(nodes.into_iter().map(|(_, node)| node).collect())
+    }
+
     /// The nodes of a task that not every node does.
     fn doers(&self, own: &CheckedTask<'_>, members: &[u32]) -> Result<Vec<u32>, Rejection> {
         let targeted = if own.task.targets.is_some() { self.targeted(own)? } else { members.to_vec() };
         if !own.task.run_once {
             return Ok(targeted);
         }
+        // The first of the first window that has one.
+        let mut targeted = targeted;
+        let place = |node: &u32| members.iter().position(|member| member == node).unwrap_or(usize::MAX);
+        targeted.sort_by_key(place);
         // One that does nothing cannot do it for all; if none can, the first says why.
         let works = |node: &&u32| self.nodes[**node as usize].early() == EarlyEnd::Unspecified;
         Ok(targeted.iter().find(works).or(targeted.first()).copied().into_iter().collect())

@@ -8,7 +8,8 @@ use lockstep_apis::v1alpha::{NodeGroup, Targets, Value};
 
 use super::{AdmissionNode, Rejection};
 use crate::context::Context;
-use crate::expression::Expression;
+use crate::expression::{EvaluationError, Expression};
+use crate::references::Root;
 
 /// All nodes and groups, by name.
 pub(super) struct Inventory<'a> {
@@ -170,18 +171,24 @@ fn condition(source: &str) -> Result<Option<Expression>, Rejection> {
 /// A node that never said its facts matches no condition that reads them; a condition that is wrong is refused.
 fn holds(condition: Option<&Expression>, node: &AdmissionNode<'_>) -> Result<bool, Rejection> {
     let Some(condition) = condition else { return Ok(true) };
+    let Some(value) = on_node(condition, node) else { return Ok(false) };
+    let source = condition.source();
+    let truth = value.and_then(|value| condition.as_bool(&value));
+    truth.map_err(|error| {
+        let message = format!("`where: {source}` has no answer on the node `{}`: {error}", name(node));
+        Rejection::new("InvalidWhere", message)
+    })
+}
+
+/// What an expression over `node` and `facts` comes to for a node. `None`: it reads facts, and the node never said any.
+pub(super) fn on_node(expression: &Expression, node: &AdmissionNode<'_>) -> Option<Result<Value, EvaluationError>> {
     let metadata = node.node.metadata.clone().unwrap_or_default();
     let status = node.node.status.as_ref();
     let facts = status.and_then(|status| status.facts.clone()).unwrap_or_else(Value::null);
-    let silent = facts.is_null() && condition.references().uses(crate::references::Root::Facts);
-    if silent {
-        return Ok(false);
+    if facts.is_null() && expression.references().uses(Root::Facts) {
+        return None;
     }
     let addresses = status.map_or(&[][..], |status| &status.addresses);
     let context = Context::new().with_node(&metadata.name, &metadata.labels, addresses).with_facts(facts);
-    condition.evaluate_bool(&context).map_err(|error| {
-        let source = condition.source();
-        let message = format!("`where: {source}` has no answer on the node `{}`: {error}", metadata.name);
-        Rejection::new("InvalidWhere", message)
-    })
+    Some(expression.evaluate(&context))
 }

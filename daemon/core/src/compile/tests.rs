@@ -177,6 +177,54 @@ fn a_serialized_book_is_one_group_and_its_last_count_is_repeated() {
 }
 
 #[test]
+fn order_by_says_who_goes_first_and_equals_go_by_name() {
+    let mut cluster = cluster(11).cordoned(3);
+    cluster.nodes[3].0.metadata.as_mut().unwrap().labels.remove("rank");
+    cluster.nodes[4].0.metadata.as_mut().unwrap().labels.insert("rank".to_owned(), "last".to_owned());
+    cluster.nodes[5].0.status = None;
+    let order = |order: &str| {
+        let serialize = format!("{{count: 100%, orderBy: {order}}}");
+        let spec = format!("{ALL}  runOptions: {{serialize: {serialize}}}\n  tasks: [{{name: a, time.sleep: 1s}}]");
+        let found = of(&cluster, &spec);
+        let nodes = found.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(nodes, _)| nodes.to_owned());
+        nodes.unwrap_or(found)
+    };
+    // Labels are texts; those that are numbers are compared as such, other texts and missing ones come last.
+    assert_eq!(order("node.labels.rank"), "n1 n2 n3 n6 n7 n8 n9 n10 n11 n5 n4");
+    assert_eq!(order("\"node.labels.role == 'web'\""), "n10 n2 n4 n6 n8 n1 n11 n3 n5 n7 n9");
+    // A node that never said its facts goes last.
+    assert_eq!(order("0 - facts.cpu.count"), "n11 n10 n9 n8 n7 n5 n4 n3 n2 n1 n6");
+    assert_eq!(
+        order("facts.cpu"),
+        "InvalidOrderBy: `orderBy: facts.cpu` puts the node `n1` nowhere: it is a map, and must be a number or a text"
+    );
+    assert!(order("facts.cpu.cuont").starts_with("InvalidOrderBy: `orderBy: facts.cpu.cuont` puts the node `n1`"));
+}
+
+#[test]
+fn run_once_in_a_rollout_group_is_of_the_first_node_in_its_order() {
+    let spec = r#"  targets: {all: true}
+  runOptions: {serialize: {count: 1, orderBy: 0 - facts.cpu.count}}
+  tasks:
+    - {name: a, time.sleep: 1s, runOnce: true}
+    - {name: b, time.sleep: 1s, runOnce: true, targets: {selector: role=web}}
+"#;
+    assert_eq!(of(&cluster(4), spec), "serialized, StopNow after 0: 1[n4] 1[n3] 1[n2] 1[n1]\n  n4: a\n  n3: b");
+}
+
+#[test]
+fn more_failures_than_nodes_are_no_limit() {
+    let spec = |max: &str| {
+        format!("{ALL}  runOptions: {{serialize: {{count: 1, maxFailures: {max}}}}}\n  tasks: [{{time.sleep: 1s}}]")
+    };
+    let refused = of(&cluster(2), &spec("3"));
+    assert_eq!(refused, "MaxFailures: `maxFailures: 3` is more than the group's 2 nodes: give fewer, or a percentage");
+    assert!(of(&cluster(2), &spec("2")).starts_with("serialized, StopNow after 2"));
+    assert!(of(&cluster(5), &spec("50%")).starts_with("serialized, StopNow after 2"));
+    assert!(of(&cluster(5), &spec("100%")).starts_with("serialized, StopNow after 5"));
+}
+
+#[test]
 fn a_serialized_task_is_a_group_of_its_own() {
     let spec = format!(
         "{ALL}{}",

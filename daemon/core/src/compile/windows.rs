@@ -4,27 +4,37 @@ use lockstep_apis::v1alpha::{
     CountOrPercent, Group, OnFailure, RunOptions, Serialize, Window, count_or_percent::Value,
 };
 
+use super::Rejection;
+
 /// A group for these nodes, without segments yet. Without `serialize` all of them are one window.
-pub(super) fn group(serialize: Option<&Serialize>, options: &RunOptions, nodes: &[u32]) -> Group {
+pub(super) fn group(serialize: Option<&Serialize>, options: &RunOptions, nodes: &[u32]) -> Result<Group, Rejection> {
     let of_options = match options.on_failure() {
         OnFailure::Unspecified => OnFailure::StopNow,
         given => given,
     };
     let Some(serialize) = serialize else {
         let all = Window { nodes: nodes.to_vec(), size: nodes.len() as u32 };
-        return Group { windows: vec![all], on_failure: of_options.into(), ..Group::default() };
+        return Ok(Group { windows: vec![all], on_failure: of_options.into(), ..Group::default() });
     };
     let on_failure = match serialize.on_failure() {
         OnFailure::Unspecified => of_options,
         given => given,
     };
-    Group {
+    let max_failures = serialize.max_failures.as_ref().map_or(0, |limit| number(limit, nodes.len()));
+    if max_failures as usize > nodes.len() {
+        let message = format!(
+            "`maxFailures: {max_failures}` is more than the group's {} nodes: give fewer, or a percentage",
+            nodes.len()
+        );
+        return Err(Rejection::new("MaxFailures", message));
+    }
+    Ok(Group {
         windows: windows(&serialize.count, nodes),
-        max_failures: serialize.max_failures.as_ref().map_or(0, |limit| number(limit, nodes.len())),
+        max_failures,
         on_failure: on_failure.into(),
         serialized: true,
         ..Group::default()
-    }
+    })
 }
 
 fn windows(counts: &[CountOrPercent], nodes: &[u32]) -> Vec<Window> {
