@@ -6,10 +6,13 @@ SHELL := /bin/bash
 TOOLS := target/tools
 PROTOX := $(TOOLS)/bin/protox
 STORE ?= embedded
-PEERS ?= limit lockstep-local lockstep
+PEERS ?= limit lockstep-local lockstep installed
+WORKLOADS ?= files,commands,mixed
+FANOUT ?= limit lockstep
+FANOUT_NODES ?= 3,10,30
 NODES ?= 1000
 
-.PHONY: help build release demo test components unit lint docs licences bench scale clean
+.PHONY: help build release demo test components unit lint docs licences bench fanout scale clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,9 +51,13 @@ docs: $(PROTOX) ## the API's documentation, without a broken link
 licences: ## licences, bans and sources of all dependencies; advisories where their database can be had
 	tests/licences.sh
 
-bench: $(PROTOX) ## workloads side by side with the limit program (PEERS="limit lockstep-local lockstep")
-	cargo build --locked --release -p lockstep-daemon -p lockstep-ctl
-	PATH="$(CURDIR)/target/release:$$PATH" python3 tests/bench/run.py $(PEERS)
+bench: $(PROTOX) ## workloads side by side with the limit program and every other tool that is installed (PEERS="limit lockstep-local": only these)
+	cargo build --locked --release -p lockstep-daemon -p lockstep-ctl -p lockstep-tests --bins
+	PATH="$(CURDIR)/target/release:$$PATH" python3 tests/bench/run.py --workloads $(WORKLOADS) $(PEERS)
+
+fanout: $(PROTOX) ## a book of 20 tasks on FANOUT_NODES nodes, until all have reported (FANOUT="limit lockstep salt ansible-ssh")
+	cargo build --locked --release -p lockstep-daemon -p lockstep-ctl -p lockstep-tests --bins
+	PATH="$(CURDIR)/target/release:$$PATH" python3 tests/bench/fanout.py --nodes $(FANOUT_NODES) $(FANOUT)
 
 scale: $(PROTOX) ## NODES simulated agents over the real protocol, against a real server and etcd
 	cargo build --locked --release -p lockstep-daemon -p lockstep-tests --bins

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# dev-cluster.sh up|down embedded|etcd FOLDER: three nodes on this machine, for the demo and the benchmarks.
+# dev-cluster.sh up|down embedded|etcd FOLDER [NODES]: nodes on this machine (three), for the demo and the benchmarks.
 # With etcd: a real etcd of three members with mutual TLS, and three servers.
 set -euo pipefail
-action=$1 store=$2 folder=$3
+action=$1 store=$2 folder=$3 nodes=${4:-3}
 
 wait_for() { # FILE PID
   for _ in {1..600}; do
@@ -25,7 +25,7 @@ up)
     wait_for "$folder/etcd/endpoints" "$(<"$folder/etcd.pid")"
     options=(--etcd "$(<"$folder/etcd/endpoints")" --etcd-identity "$folder/etcd/client")
   fi
-  lockstep dev up --nodes 3 --folder "$folder" "${options[@]}"
+  lockstep dev up --nodes "$nodes" --folder "$folder" "${options[@]}"
   ;;
 down)
   lockstep dev down --folder "$folder"

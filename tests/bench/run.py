@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Measure Lockstep beside the limit program on the same work; one JSON line per tool, workload and phase.
+"""Measure Lockstep beside the limit program and other tools on the same work; one JSON line per tool, workload, phase.
 
-    run.py limit lockstep-local            # workloads files and commands, `run --local`
-    run.py --runs 9 limit lockstep         # one command on three nodes through the daemons, too
+    run.py limit lockstep-local                         # files, commands and mixed, `run --local`
+    run.py --workloads mixed limit lockstep             # through a daemon
+    run.py limit lockstep-local lockstep installed      # and every other tool that is on PATH
+    run.py --runs 5 --scale 0.2 limit ansible           # slow tools: a fifth of the size
 
 Tools take turns within every repetition, so a change in the machine's speed reaches all of them. Every run's
-end state is compared with the model; a faster wrong answer is an error.
+end state is compared with the model; a faster wrong answer is an error. One invocation at a time, as root, in a
+throw-away machine: the tools keep state of their own under /var and /etc.
 """
 import argparse
 import json
@@ -19,83 +22,62 @@ import time
 from pathlib import Path
 
 import workload as model
+from books import HERE, TOOLS, program, write, lockstep_book
+from cluster import DevCluster
 from measure import measure
 
-HERE = Path(__file__).resolve().parent
+PEERS = {"ansible": "ansible-playbook", "cfengine": "cf-agent", "puppet": "puppet", "pyinfra": "pyinfra",
+         "salt": "salt-call"}
+STANDARD = {"files": 500, "commands": 200, "mixed": 50}
 
 
-class Limit:
-    """limit.rs: the fewest system calls that the work needs."""
+class ThroughDaemon:
+    """`lockstep run --wait` with one node: the tool, a server, an agent and an executor."""
 
-    def write(self, workload, folder):
-        model.write_plan(workload, Path(folder, "plan.tsv"))
-        Path(folder, "template").write_text(model.TEMPLATE)
-
-    def command(self, folder, root):
-        return [os.environ["BENCH_LIMIT"], f"{folder}/plan.tsv", f"{folder}/template", root]
-
-
-class LockstepLocal:
-    """`lockstep run --local`: one task an item, the template with a fact and three variables."""
+    def __init__(self, work):
+        self.cluster = DevCluster(f"{work}/daemon", 1, "embedded")
+        self.root = f"{self.cluster.roots()[0]}/bench"
 
     def write(self, workload, folder):
-        Path(folder, "book.yaml").write_text(book(workload))
+        self.cluster.apply(write(folder, "book.yaml", lockstep_book(workload, "/bench")))
 
     def command(self, folder, root):
-        return ["lockstep", "run", "--local", "--quiet", "-f", f"{folder}/book.yaml", "--root", root]
-
-
-TOOLS = {"limit": Limit(), "lockstep-local": LockstepLocal()}
-
-
-def book(workload):
-    """A book as a person writes it: block style, one task an item."""
-    lines = ["metadata: {apiVersion: v1alpha, kind: TaskBook, name: bench, namespace: default}", "spec:", "  targets: {all: true}"]
-    templates = workload.of(model.Template)
-    if templates:
-        lines.append("  variables:")
-        lines.append(f"    role: {templates[0].role}")
-        lines.append("    units:")
-        lines += [f"      u{nth}: {{name: {item.name}, port: {item.port}}}" for nth, item in enumerate(templates)]
-    lines.append("  tasks:")
-    nth = 0
-    for item in workload.items:
-        if isinstance(item, model.Template):
-            text = model.TEMPLATE
-            for key, value in {"hostname": "facts.hostname", "role": "vars.role", "name": f"vars.units.u{nth}.name",
-                               "port": f"vars.units.u{nth}.port"}.items():
-                text = text.replace(f"@{key}@", "{{%s}}" % value)
-            lines += [f"    - name: {item.name}", "      file.managed:", f"        path: /{item.path}",
-                      f'        mode: "{item.mode}"', "        template: |"]
-            lines += [f"          {line}" for line in text.rstrip("\n").split("\n")]
-            nth += 1
-        elif isinstance(item, model.Command):
-            lines += [f"    - name: command {item.serial}", f'      command.run: {{argv: [{item.program}, "{item.serial}"]}}']
-        else:
-            sys.exit(f"no action for {item} yet")
-    return "\n".join(lines) + "\n"
+        return ["lockstep", *self.cluster.context, "run", "bench", "--wait"], {}
 
 
 def main():
     options = parse_arguments()
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.work) as work:
         build_limit(work)
-        local = [tool for tool in options.tools if tool in TOOLS]
-        for name in ["files", "commands"]:
-            if local:
-                report(name, run_workload(name, local, options.runs, Path(work)))
-        if "lockstep" in options.tools:
+        tools = {name: TOOLS[name] for name in options.tools if name in TOOLS}
+        through = ThroughDaemon(work) if "lockstep" in options.tools else None
+        try:
+            if through:
+                tools["lockstep"] = through
+            for name in options.workloads.split(","):
+                report(name, options, run_workload(name, tools, options, Path(work)))
+        finally:
+            if through:
+                through.cluster.down()
+        if through and options.commands:
             for store in ["embedded", "etcd"]:
                 three_nodes(store, options.commands, work)
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tools", nargs="+", choices=[*TOOLS, "lockstep"])
+    parser.add_argument("tools", nargs="+", choices=[*TOOLS, "lockstep", "installed"])
+    parser.add_argument("--workloads", default="files,commands,mixed")
     parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--commands", type=int, default=60, help="runs of one command on three nodes")
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of each workload's standard size")
+    parser.add_argument("--commands", type=int, default=60, help="runs of one command on three nodes; 0: none")
     parser.add_argument("--work", default="/dev/shm", help="a folder for the roots, best on a tmpfs")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if "installed" in options.tools:
+        found = [name for name, default in PEERS.items() if shutil.which(program(name, default))]
+        options.tools = [name for name in options.tools if name != "installed"]
+        options.tools += [name for name in found if name not in options.tools]
+    return options
 
 
 def build_limit(work):
@@ -105,43 +87,52 @@ def build_limit(work):
         os.environ["BENCH_LIMIT"] = binary
 
 
-def run_workload(name, tools, runs, work):
+def sized(name, scale, **settings):
+    return model.WORKLOADS[name](max(1, round(STANDARD[name] * scale)), **settings)
+
+
+def run_workload(name, tools, options, work):
     """Samples by (tool, phase)."""
-    workload = model.WORKLOADS[name]()
+    workload = sized(name, options.scale)
     if name == "commands":
         for tool in tools:
-            check_commands_run(tool, work)
+            check_commands_run(tool, tools[tool], options, work)
     samples = {}
-    for _ in range(runs):
-        for tool in tools:
-            folder, root = fresh_folder(work, name, tool)
-            TOOLS[tool].write(workload, folder)
+    for _ in range(options.runs):
+        for tool, book in tools.items():
+            folder, root = fresh_folder(work, name, tool, book)
+            book.write(workload, folder)
             model.reset(workload, root)
             for phase in workload.phases:
                 if phase == "drift":
                     model.drift(workload, root)
-                sample = measure(TOOLS[tool].command(folder, root), {"BENCH_ROOT": root}, f"{folder}/log")
+                sample = run_once(book, folder, root)
                 complain(f"{tool} {name} {phase}", sample, model.differences(workload, root), folder)
                 samples.setdefault((tool, phase), []).append(sample)
     return samples
 
 
-def fresh_folder(work, name, tool):
+def fresh_folder(work, name, tool, book):
     """Never one that was used before, nor is one deleted between runs; see `reset` in workload.py."""
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-{tool}-", dir=work))
-    return str(folder), str(folder / "root")
+    return str(folder), getattr(book, "root", str(folder / "root"))
 
 
-def check_commands_run(tool, work):
+def run_once(book, folder, root):
+    argv, env = book.command(folder, root)
+    return measure(argv, {"BENCH_ROOT": root, **env}, f"{folder}/log")
+
+
+def check_commands_run(tool, book, options, work):
     """Untimed: the same book with a program that leaves one mark per run; count the marks."""
-    folder, root = fresh_folder(work, "check", tool)
+    folder, root = fresh_folder(work, "check", tool, book)
     tally = Path(folder, "tally")
     tally.write_text('#!/bin/sh\necho "$1" >> "$0.marks"\n')
     tally.chmod(0o755)
-    workload = model.commands(program=str(tally))
-    TOOLS[tool].write(workload, folder)
+    workload = sized("commands", options.scale, program=str(tally))
+    book.write(workload, folder)
     model.reset(workload, root)
-    sample = measure(TOOLS[tool].command(folder, root), {"BENCH_ROOT": root}, f"{folder}/log")
+    sample = run_once(book, folder, root)
     marks = Path(folder, "tally.marks").read_text().split() if Path(folder, "tally.marks").exists() else []
     wrong = [] if sorted(map(int, marks)) == list(range(len(workload.items))) else [f"{len(marks)} commands ran"]
     complain(f"{tool} commands check", sample, wrong, folder)
@@ -153,9 +144,9 @@ def complain(what, sample, differences, folder):
         sys.exit(f"{what}: exit {sample.status}, {len(differences)} differences {differences[:3]}\n{tail}")
 
 
-def report(name, samples):
+def report(name, options, samples):
     limits = {phase: found for (tool, phase), found in samples.items() if tool == "limit"}
-    state = model.tree_hash(model.expected(model.WORKLOADS[name]()))
+    state = model.tree_hash(model.expected(sized(name, options.scale)))
     for (tool, phase), found in samples.items():
         wall, cpu = medians(found)
         line = {"tool": tool, "workload": name, "phase": phase, "wall_median_s": round(wall, 5),
@@ -175,21 +166,15 @@ def medians(samples):
 
 def three_nodes(store, count, work):
     """One command on three nodes, from `lockstep run` to all reported: its wall time, start-up included."""
-    folder = f"{work}/cluster-{store}"
-    environment = {**os.environ, "LOCKSTEP_DEV": folder}
-    up = [str(HERE.parent / "dev-cluster.sh"), "up", store, folder]
-    subprocess.run(up, check=True, env=environment, stdout=subprocess.DEVNULL)
+    cluster = DevCluster(f"{work}/cluster-{store}", 3, store)
     try:
-        book_file = Path(work, f"one-{store}.yaml")
-        book_file.write_text(
-            "metadata: {apiVersion: v1alpha, kind: TaskBook, name: one, namespace: default}\n"
-            "spec:\n  targets: {all: true}\n  tasks:\n    - {name: one, command.run: {argv: [/bin/true]}}\n")
-        context = ["--context", f"{folder}/context.yaml"]
-        subprocess.run(["lockstep", *context, "apply", "-f", book_file], check=True, stdout=subprocess.DEVNULL)
+        cluster.apply(write(work, f"one-{store}.yaml",
+                            "metadata: {apiVersion: v1alpha, kind: TaskBook, name: one, namespace: default}\n"
+                            "spec:\n  targets: {all: true}\n  tasks:\n    - {name: one, command.run: {argv: [/bin/true]}}\n"))
         walls = []
         for nth in range(count + 5):
             start = time.perf_counter()
-            done = subprocess.run(["lockstep", *context, "run", "one", "--wait"], capture_output=True, text=True)
+            done = subprocess.run(["lockstep", *cluster.context, "run", "one", "--wait"], capture_output=True, text=True)
             wall = time.perf_counter() - start
             if done.returncode or "3 changed" not in done.stdout:
                 sys.exit(f"run {nth}: exit {done.returncode}\n{done.stdout}{done.stderr}")
@@ -201,8 +186,7 @@ def three_nodes(store, count, work):
                           "wall_p99_s": round(walls[int(len(walls) * 0.99)], 5), "wall_max_s": round(walls[-1], 5),
                           "n": len(walls)}), flush=True)
     finally:
-        subprocess.run([up[0], "down", store, folder], check=False, env=environment, stdout=subprocess.DEVNULL)
-        shutil.rmtree(folder, ignore_errors=True)
+        cluster.down()
 
 
 if __name__ == "__main__":
