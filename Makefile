@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 TOOLS := target/tools
 PROTOX := $(TOOLS)/bin/protox
+MDBOOK := $(TOOLS)/bin/mdbook
 STORE ?= embedded
 PEERS ?= limit lockstep-local lockstep installed
 WORKLOADS ?= files,commands,mixed
@@ -20,6 +21,12 @@ help: ## list the targets
 # etcd-client compiles its protos with a protoc when it builds; this one needs nothing but Rust.
 $(PROTOX):
 	cargo install --quiet --locked protox --version 0.10.0 --features bin --root $(TOOLS) --target-dir $(TOOLS)-build
+	rm -rf $(TOOLS)-build
+
+# Its default features serve and watch; a book is only built here.
+$(MDBOOK):
+	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	  cargo install --quiet --locked mdbook --version 0.5.4 --no-default-features --features search --root $(TOOLS) --target-dir $(TOOLS)-build
 	rm -rf $(TOOLS)-build
 
 build: $(PROTOX) ## build both programs
@@ -45,7 +52,8 @@ lint: $(PROTOX) ## format and lints
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked -p lockstep-core -- -D warnings -D clippy::disallowed_methods -D clippy::disallowed_types
 
-docs: $(PROTOX) ## the API's documentation, without a broken link
+docs: $(PROTOX) $(MDBOOK) ## the book (target/book) and the API's documentation, without a broken link
+	$(MDBOOK) build docs
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
 licences: ## licences, bans and sources of all dependencies; advisories where their database can be had
