@@ -3,6 +3,7 @@
 mod absent;
 mod directory;
 mod managed;
+mod state;
 mod validate;
 
 use lockstep_apis::v1alpha::Value;
@@ -27,7 +28,7 @@ impl Action for Managed {
     }
 
     fn perform(&self, parameters: &Value, scope: &mut Scope<'_>) -> Done {
-        match managed::ManagedFile::read(parameters, scope.host) {
+        match managed::read(parameters, scope.host) {
             Ok(wanted) => converge(&wanted, scope),
             Err(done) => done,
         }

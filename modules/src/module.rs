@@ -3,6 +3,26 @@
 use crate::action::{Diff, Done, Outcome, Scope};
 use crate::host::{Host, HostError};
 
+/// Why a module changes nothing, although something is not as wanted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The machine cannot be read, or must not be changed like that.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// What the module found is no ground to work on; `reason` is its class.
+    #[error("{message}")]
+    Module { reason: &'static str, message: String },
+}
+
+impl From<Refusal> for Done {
+    fn from(refusal: Refusal) -> Done {
+        match refusal {
+            Refusal::Host(error) => error.into(),
+            Refusal::Module { reason, message } => Done::failed(reason, message),
+        }
+    }
+}
+
 /// A state that something of the machine should have.
 pub(crate) trait Module {
     /// What is there now.
@@ -14,13 +34,13 @@ pub(crate) trait Module {
     fn path(&self) -> &str;
 
     /// Reads the machine. Changes nothing.
-    fn observe(&self, host: &Host) -> Result<Self::Observed, HostError>;
+    fn observe(&self, host: &Host) -> Result<Self::Observed, Refusal>;
 
     /// Compares; pure. `None`: it is as wanted.
     ///
     /// # Errors
     /// What is there must not be changed like that.
-    fn difference(&self, host: &Host, observed: &Self::Observed) -> Result<Option<Self::Change>, HostError>;
+    fn difference(&self, host: &Host, observed: &Self::Observed) -> Result<Option<Self::Change>, Refusal>;
 
     /// What the change is, in a few words.
     fn summary(&self, observed: &Self::Observed, change: &Self::Change) -> String;
@@ -54,7 +74,7 @@ type Shown = (String, Option<String>);
 
 fn try_converge(module: &impl Module, scope: &mut Scope<'_>) -> Result<Option<Shown>, Done> {
     let observed = match module.observe(scope.host) {
-        Err(error @ HostError::ParentMissing { .. }) if scope.check => {
+        Err(Refusal::Host(error @ HostError::ParentMissing { .. })) if scope.check => {
             return Err(Done::new(Outcome::Unpredicted, format!("unless an earlier task makes it: {error}"), []));
         }
         observed => observed?,

@@ -5,7 +5,7 @@ use lockstep_apis::v1alpha::Value;
 use super::invalid;
 use crate::action::{Done, Scope};
 use crate::host::{Host, HostError, Kind, Place, Seen};
-use crate::module::Module;
+use crate::module::{Module, Refusal};
 use crate::parameters::Parameters;
 
 /// A path at which nothing should be.
@@ -32,7 +32,7 @@ impl Module for AbsentPath {
         &self.path
     }
 
-    fn observe(&self, host: &Host) -> Result<Self::Observed, HostError> {
+    fn observe(&self, host: &Host) -> Result<Self::Observed, Refusal> {
         match host.place(&self.path, false) {
             Err(HostError::ParentMissing { .. } | HostError::ParentNotDirectory { .. }) => Ok(None),
             place => {
@@ -42,7 +42,7 @@ impl Module for AbsentPath {
         }
     }
 
-    fn difference(&self, host: &Host, observed: &Self::Observed) -> Result<Option<()>, HostError> {
+    fn difference(&self, host: &Host, observed: &Self::Observed) -> Result<Option<()>, Refusal> {
         let Some((place, seen)) = observed else { return Ok(None) };
         if seen.kind == Kind::Directory && self.recursive {
             host.check_removable(place)?;

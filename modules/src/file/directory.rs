@@ -5,7 +5,7 @@ use lockstep_apis::v1alpha::Value;
 use super::{Attributes, RawAttributes, Settled, invalid};
 use crate::action::{Done, Scope};
 use crate::host::{Host, HostError, Kind, Place, Seen};
-use crate::module::Module;
+use crate::module::{Module, Refusal};
 use crate::parameters::Parameters;
 
 /// Mode of a new directory that the book gives none.
@@ -39,7 +39,7 @@ impl Module for ManagedDirectory {
         &self.path
     }
 
-    fn observe(&self, host: &Host) -> Result<Self::Observed, HostError> {
+    fn observe(&self, host: &Host) -> Result<Self::Observed, Refusal> {
         let place = match host.place(&self.path, false) {
             Err(HostError::ParentMissing { .. }) if self.parents || host.parent_is_foreseen(&self.path) => {
                 return Ok((None, None));
@@ -50,16 +50,16 @@ impl Module for ManagedDirectory {
         match place.look()? {
             Some(seen) if seen.kind == Kind::Symlink => {
                 let target = place.link()?;
-                Err(HostError::DirectorySymlink { path, target })
+                Err(HostError::DirectorySymlink { path, target }.into())
             }
             Some(seen) if seen.kind != Kind::Directory => {
-                Err(HostError::WrongKind { path, found: seen.kind, wanted: Kind::Directory })
+                Err(HostError::WrongKind { path, found: seen.kind, wanted: Kind::Directory }.into())
             }
             seen => Ok((Some(place), seen)),
         }
     }
 
-    fn difference(&self, _host: &Host, (_, seen): &Self::Observed) -> Result<Option<Self::Change>, HostError> {
+    fn difference(&self, _host: &Host, (_, seen): &Self::Observed) -> Result<Option<Self::Change>, Refusal> {
         let Some(seen) = seen else { return Ok(Some(None)) };
         let settled = Settled::over(&self.attributes, seen);
         Ok((!settled.holds(seen)).then_some(Some(settled)))

@@ -3,234 +3,50 @@
 use lockstep_apis::v1alpha::Value;
 use ring::digest::{SHA256, digest};
 
+use super::state::{FileState, Text};
 use super::validate::Validation;
-use super::{Attributes, RawAttributes, Settled, invalid};
-use crate::action::{Done, Scope};
-use crate::diff;
-use crate::host::{Content, Host, HostError, Kind, Place, Replacement, Seen};
-use crate::module::Module;
+use super::{RawAttributes, invalid};
+use crate::action::Done;
+use crate::host::Host;
 use crate::parameters::Parameters;
 
-/// How often a file that changes while it is read is read again.
-const READS: usize = 3;
-
-/// Mode of a new file that the book gives none.
-const NEW_MODE: u32 = 0o644;
-
-/// What a book asks of a file.
-#[derive(Debug)]
-pub(super) struct ManagedFile {
-    path: String,
-    /// `None`: only existence and attributes are looked after.
-    content: Option<String>,
-    attributes: Attributes,
-    parents: bool,
-    follow: bool,
-    backup: bool,
-    validation: Option<Validation>,
+/// Reads the parameters of `file.managed`.
+pub(super) fn read(parameters: &Value, host: &Host) -> Result<FileState, Done> {
+    let mut from = Parameters::new(parameters, None);
+    let path = from.required("path");
+    let content = text(&mut from);
+    let raw = RawAttributes::read(&mut from);
+    let (parents, follow, backup) = (from.flag("parents"), from.flag("follow"), from.flag("backup"));
+    let validation = from.value("validate").map(|value| Validation::read(value, &mut from));
+    let checksum = checksum(&mut from);
+    if checksum.is_some() && content.is_none() {
+        from.fault("checksum needs content or template");
+    }
+    from.finish().map_err(invalid)?;
+    check_sum(&path, content.as_deref().unwrap_or_default(), checksum.as_deref())?;
+    let attributes = raw.resolve(host)?;
+    Ok(FileState {
+        path,
+        text: content.map_or(Text::Any, Text::Whole),
+        attributes,
+        parents,
+        follow,
+        backup,
+        validation,
+    })
 }
 
-/// What is at the path.
-pub(super) struct Observed {
-    /// `None`: not even the parent is there.
-    place: Option<Place>,
-    /// The file, and whether it has the wanted content.
-    file: Option<(Seen, bool)>,
+/// The text that `content` or `template` give.
+fn text(from: &mut Parameters<'_>) -> Option<String> {
+    let (content, template) = (from.text("content"), from.text("template"));
+    if content.is_some() && template.is_some() {
+        from.fault("content and template exclude each other");
+    }
+    content.or(template)
 }
 
-/// What has to be done.
-pub(super) struct Change {
-    rewrite: bool,
-    settled: Option<Settled>,
-}
-
-impl ManagedFile {
-    pub(super) fn read(parameters: &Value, host: &Host) -> Result<ManagedFile, Done> {
-        let mut from = Parameters::new(parameters, None);
-        let path = from.required("path");
-        let (content, template) = (from.text("content"), from.text("template"));
-        if content.is_some() && template.is_some() {
-            from.fault("content and template exclude each other");
-        }
-        let content = content.or(template);
-        let raw = RawAttributes::read(&mut from);
-        let (parents, follow, backup) = (from.flag("parents"), from.flag("follow"), from.flag("backup"));
-        let validation = from.value("validate").map(|value| Validation::read(value, &mut from));
-        let checksum = from.text("checksum").filter(|checksum| !checksum.is_empty());
-        if checksum.is_some() && content.is_none() {
-            from.fault("checksum needs content or template");
-        }
-        from.finish().map_err(invalid)?;
-        check_sum(&path, content.as_deref().unwrap_or_default(), checksum.as_deref())?;
-        let attributes = raw.resolve(host)?;
-        Ok(ManagedFile { path, content, attributes, parents, follow, backup, validation })
-    }
-
-    fn place(&self, host: &Host, make_parents: bool) -> Result<Place, HostError> {
-        if self.follow { host.place_followed(&self.path, make_parents) } else { host.place(&self.path, make_parents) }
-    }
-
-    /// The file at the place and whether its content is as wanted; `None` if it changed meanwhile.
-    fn compare(&self, host: &Host, place: &Place, seen: Seen) -> Result<Option<(Seen, bool)>, HostError> {
-        let path = || self.path.clone();
-        match seen.kind {
-            Kind::File => {}
-            Kind::Symlink => return Err(HostError::Symlink { path: path(), target: place.link()? }),
-            found => return Err(HostError::WrongKind { path: path(), found, wanted: Kind::File }),
-        }
-        let same = match &self.content {
-            None => Some(true),
-            Some(content) => host.holds(place, &seen, content.as_bytes())?,
-        };
-        Ok(same.map(|same| (seen, same)))
-    }
-
-    fn write(&self, place: Place, seen: Option<Seen>, settled: Settled, scope: &mut Scope<'_>) -> Result<(), Done> {
-        let Settled { mode, uid, gid } = settled;
-        let content = self.content.as_deref().unwrap_or_default().as_bytes();
-        let new = Replacement { content, mode, uid, gid };
-        let temporary = scope.host.write_beside(&place, seen.as_ref(), &new)?;
-        if let Some(validation) = self.validation.as_ref().filter(|validation| !validation.placed) {
-            validation.run(&temporary.real(), scope)?;
-        }
-        let backup = match &seen {
-            Some(seen) if self.backup => Some(scope.host.back_up(&place, seen, scope.unsynced)?),
-            _ => None,
-        };
-        let former = match (&seen, &self.validation) {
-            (Some(_), Some(validation)) if validation.placed => Some(scope.host.keep(&place)?),
-            _ => None,
-        };
-        let put = scope.host.put(temporary, &place, seen.is_some(), scope.unsynced).map_err(Done::from);
-        let ended = put.and_then(|()| self.validate_placed(&place, former, scope));
-        if let (Err(_), Some(name)) = (&ended, backup) {
-            scope.host.take_back(&place.dir, &name);
-        }
-        ended
-    }
-
-    /// The check on the placed file; if it fails, what was there before is there again.
-    fn validate_placed(
-        &self,
-        place: &Place,
-        former: Option<crate::host::Temporary>,
-        scope: &mut Scope<'_>,
-    ) -> Result<(), Done> {
-        let Some(validation) = self.validation.as_ref().filter(|validation| validation.placed) else {
-            return Ok(());
-        };
-        let Err(done) = validation.run(&place.real(), scope) else { return Ok(()) };
-        match former {
-            Some(former) => scope.host.put(former, place, true, scope.unsynced)?,
-            None => scope.host.take_back(&place.dir, &place.name),
-        }
-        Err(done)
-    }
-}
-
-impl Module for ManagedFile {
-    type Observed = Observed;
-    type Change = Change;
-
-    fn path(&self) -> &str {
-        &self.path
-    }
-
-    fn observe(&self, host: &Host) -> Result<Observed, HostError> {
-        let place = match self.place(host, false) {
-            Err(HostError::ParentMissing { .. }) if self.parents || host.parent_is_foreseen(&self.path) => {
-                return Ok(Observed { place: None, file: None });
-            }
-            place => place?,
-        };
-        for _ in 0..READS {
-            let Some(seen) = place.look()? else { return Ok(Observed { place: Some(place), file: None }) };
-            if let Some(file) = self.compare(host, &place, seen)? {
-                return Ok(Observed { place: Some(place), file: Some(file) });
-            }
-        }
-        Err(HostError::Unsteady { path: self.path.clone() })
-    }
-
-    fn difference(&self, _host: &Host, observed: &Observed) -> Result<Option<Change>, HostError> {
-        let Some((seen, same)) = &observed.file else {
-            return Ok(Some(Change { rewrite: true, settled: None }));
-        };
-        let settled = Settled::over(&self.attributes, seen);
-        if *same && settled.holds(seen) {
-            return Ok(None);
-        }
-        if seen.links > 1 {
-            return Err(HostError::HardLinked { path: self.path.clone(), links: seen.links });
-        }
-        // A former owner may hold the file open for writing: a file of another's is made anew.
-        let disowned = settled.uid != seen.uid && self.content.is_some();
-        Ok(Some(Change { rewrite: !same || disowned, settled: Some(settled) }))
-    }
-
-    fn summary(&self, observed: &Observed, change: &Change) -> String {
-        let Some(((seen, _), settled)) = observed.file.as_ref().zip(change.settled) else {
-            return "created".to_owned();
-        };
-        let mut parts = settled.changes(seen);
-        if change.rewrite {
-            parts.insert(0, "content".to_owned());
-        }
-        parts.join(", ")
-    }
-
-    fn show(&self, host: &Host, observed: &Observed, change: &Change, sensitive: bool) -> String {
-        let mut text = String::new();
-        if let Some(((seen, _), settled)) = observed.file.as_ref().zip(change.settled) {
-            for line in settled.changes(seen) {
-                text.push_str(&format!("{}: {line}\n", self.path));
-            }
-        }
-        match &self.content {
-            Some(content) if change.rewrite => text.push_str(&self.show_content(host, observed, content, sensitive)),
-            _ => {}
-        }
-        diff::bounded(text)
-    }
-
-    fn apply(&self, observed: Observed, change: Change, scope: &mut Scope<'_>) -> Result<(), Done> {
-        let place = match observed.place {
-            Some(place) => place,
-            None => self.place(scope.host, true)?,
-        };
-        let (uid, gid) = scope.host.default_owner(&place.dir);
-        let settled = change.settled.unwrap_or(Settled {
-            mode: self.attributes.mode.unwrap_or(NEW_MODE),
-            uid: self.attributes.uid.unwrap_or(uid),
-            gid: self.attributes.gid.unwrap_or(gid),
-        });
-        match observed.file {
-            Some((seen, _)) if !change.rewrite => {
-                let Settled { mode, uid, gid } = settled;
-                Ok(scope.host.set_attributes(&place, &seen, mode, (uid, gid), scope.unsynced)?)
-            }
-            file => self.write(place, file.map(|(seen, _)| seen), settled, scope),
-        }
-    }
-}
-
-impl ManagedFile {
-    fn show_content(&self, host: &Host, observed: &Observed, new: &str, sensitive: bool) -> String {
-        if sensitive {
-            return format!("{}: content differs; it is sensitive, so not shown\n", self.path);
-        }
-        let old = match (&observed.place, &observed.file) {
-            (Some(place), Some((seen, _))) => match host.content(place, seen, diff::COMPARED_BYTES) {
-                Ok(Content::Read(bytes)) => Some(bytes),
-                _ => return format!("{}: content differs; it is too long to compare, or changes\n", self.path),
-            },
-            _ => None,
-        };
-        if new.len() as u64 > diff::COMPARED_BYTES {
-            return format!("{}: content differs; it is too long to compare\n", self.path);
-        }
-        diff::unified(&self.path, old.as_deref(), Some(new.as_bytes()))
-    }
+fn checksum(from: &mut Parameters<'_>) -> Option<String> {
+    from.text("checksum").filter(|checksum| !checksum.is_empty())
 }
 
 /// Compares the content with the checksum that the book gives, before anything is written.
