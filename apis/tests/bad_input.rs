@@ -552,6 +552,74 @@ fn parameters_of_modules_are_checked_at_apply() {
     check(rows);
 }
 
+/// A row whose violation is where `part` begins in the action.
+fn at_part(name: &'static str, action: &str, part: &str, reason: &'static str, field: &'static str) -> Row {
+    let column = 5 + action.find(part).unwrap() as u32;
+    row(name, task(action), reason, (4, column), field)
+}
+
+#[test]
+fn parameters_of_edits_are_refused_before_they_reach_a_node() {
+    check(vec![
+        at_part("no line", "file.line: {path: /a}", "{", "Required", "spec.tasks[0].file.line.line"),
+        at_part("no pattern", "file.line: {path: /a, absent: true}", "{", "Required", "spec.tasks[0].file.line.line"),
+        at_part(
+            "two lines",
+            r#"file.line: {path: /a, line: "a\nb"}"#,
+            "\"a",
+            "Pattern",
+            "spec.tasks[0].file.line.line",
+        ),
+        at_part(
+            "pattern",
+            "file.line: {path: /a, line: a, regexp: '('}",
+            "'('",
+            "Pattern",
+            "spec.tasks[0].file.line.regexp",
+        ),
+        at_part(
+            "drift",
+            "file.line: {path: /a, line: a, regexp: '^b'}",
+            "'^b'",
+            "Pattern",
+            "spec.tasks[0].file.line.regexp",
+        ),
+        at_part(
+            "two places",
+            "file.line: {path: /a, line: a, insertAfter: a, insertBefore: b}",
+            "{",
+            "OneOf",
+            "spec.tasks[0].file.line",
+        ),
+        at_part(
+            "near",
+            "file.line: {path: /a, line: a, regex: a}",
+            "regex:",
+            "UnknownField",
+            "spec.tasks[0].file.line.regex",
+        ),
+        at_part("no name", "file.block: {path: /a, content: a}", "{", "Required", "spec.tasks[0].file.block.name"),
+        at_part(
+            "both",
+            "file.block: {path: /a, name: a, content: a, absent: true}",
+            "{",
+            "OneOf",
+            "spec.tasks[0].file.block",
+        ),
+        at_part("nothing", "file.content: {path: /a}", "{", "OneOf", "spec.tasks[0].file.content"),
+        at_part("nothing", "file.replaced: {path: /a}", "{", "Required", "spec.tasks[0].file.replaced.regexp"),
+        at_part(
+            "nothing",
+            "file.replaced: {path: /a, regexp: ''}",
+            "''",
+            "Pattern",
+            "spec.tasks[0].file.replaced.regexp",
+        ),
+        at_part("target", "file.symlink: {path: /a, target: ''}", "''", "Pattern", "spec.tasks[0].file.symlink.target"),
+        at_part("path", "file.symlink: {path: a, target: b}", "a, ", "InvalidPath", "spec.tasks[0].file.symlink.path"),
+    ]);
+}
+
 #[test]
 fn all_faults_of_a_file_come_at_once_in_order_with_the_nearest_spelling() {
     let text = "metadata: {apiVersion: v1alpha, kind: TaskBook, name: Web, namespace: shop}\nspec:\n  tagets: {all: true}\n  tasks:\n  - file.manged: {path: /a}\n  - command.run: {argv: ls}\n---\nmetadata: {apiVersion: v1alpha, kind: Nod, name: a}\n";

@@ -24,6 +24,22 @@ pub trait Action: Sync {
     fn perform(&self, parameters: &Value, scope: &mut Scope<'_>) -> Done;
 }
 
+/// An action that is a name and a function. What the function refuses is as good an end as any.
+pub(crate) struct Function {
+    pub(crate) name: &'static str,
+    pub(crate) perform: fn(&Value, &mut Scope<'_>) -> Result<Done, Done>,
+}
+
+impl Action for Function {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn perform(&self, parameters: &Value, scope: &mut Scope<'_>) -> Done {
+        (self.perform)(parameters, scope).unwrap_or_else(|done| done)
+    }
+}
+
 /// The surroundings of one task.
 pub struct Scope<'a> {
     /// The machine.

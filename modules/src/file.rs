@@ -1,65 +1,58 @@
 //! The actions on files. Knows what a book may ask of a file; how that is done safely is the host's business.
 
 mod absent;
+mod block;
+mod content;
 mod directory;
+mod edit;
+mod line;
+mod lines;
 mod managed;
+mod replaced;
 mod state;
+mod symlink;
 mod validate;
 
-use lockstep_apis::v1alpha::Value;
-
-use crate::action::{Action, Done, Scope};
+use crate::action::{Done, Function};
 use crate::host::{Host, HostError, Seen};
 use crate::module::converge;
 use crate::parameters::Parameters;
 
 pub use validate::VALIDATED_FILE;
 
-/// `file.managed`.
-pub(crate) struct Managed;
-/// `file.directory`.
-pub(crate) struct Directory;
 /// `file.absent`.
-pub(crate) struct Absent;
+pub(crate) static ABSENT: Function =
+    Function { name: "file.absent", perform: |given, scope| Ok(converge(&absent::AbsentPath::read(given)?, scope)) };
 
-impl Action for Managed {
-    fn name(&self) -> &'static str {
-        "file.managed"
-    }
+/// `file.block`.
+pub(crate) static BLOCK: Function =
+    Function { name: "file.block", perform: |given, scope| Ok(converge(&block::read(given)?, scope)) };
 
-    fn perform(&self, parameters: &Value, scope: &mut Scope<'_>) -> Done {
-        match managed::read(parameters, scope.host) {
-            Ok(wanted) => converge(&wanted, scope),
-            Err(done) => done,
-        }
-    }
-}
+/// `file.content`.
+pub(crate) static CONTENT: Function =
+    Function { name: "file.content", perform: |given, scope| Ok(converge(&content::read(given)?, scope)) };
 
-impl Action for Directory {
-    fn name(&self) -> &'static str {
-        "file.directory"
-    }
+/// `file.directory`.
+pub(crate) static DIRECTORY: Function = Function {
+    name: "file.directory",
+    perform: |given, scope| Ok(converge(&directory::ManagedDirectory::read(given, scope.host)?, scope)),
+};
 
-    fn perform(&self, parameters: &Value, scope: &mut Scope<'_>) -> Done {
-        match directory::ManagedDirectory::read(parameters, scope.host) {
-            Ok(wanted) => converge(&wanted, scope),
-            Err(done) => done,
-        }
-    }
-}
+/// `file.line`.
+pub(crate) static LINE: Function =
+    Function { name: "file.line", perform: |given, scope| Ok(converge(&line::read(given)?, scope)) };
 
-impl Action for Absent {
-    fn name(&self) -> &'static str {
-        "file.absent"
-    }
+/// `file.managed`.
+pub(crate) static MANAGED: Function =
+    Function { name: "file.managed", perform: |given, scope| Ok(converge(&managed::read(given, scope.host)?, scope)) };
 
-    fn perform(&self, parameters: &Value, scope: &mut Scope<'_>) -> Done {
-        match absent::AbsentPath::read(parameters) {
-            Ok(wanted) => converge(&wanted, scope),
-            Err(done) => done,
-        }
-    }
-}
+/// `file.replaced`.
+pub(crate) static REPLACED: Function =
+    Function { name: "file.replaced", perform: |given, scope| Ok(converge(&replaced::read(given)?, scope)) };
+
+/// `file.symlink`.
+pub(crate) static SYMLINK: Function =
+    Function { name: "file.symlink", perform: |given, scope| Ok(converge(&symlink::Link::read(given)?, scope)) };
 
 /// A failure for parameters that make no sense.
 fn invalid(faults: String) -> Done {

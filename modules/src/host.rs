@@ -7,6 +7,7 @@ mod content;
 mod directory;
 mod error;
 mod filesystem;
+mod link;
 mod path;
 mod place;
 mod remove;

@@ -18,8 +18,20 @@ pub use file::VALIDATED_FILE;
 pub use host::{Host, HostError, Kind, Unsynced};
 
 /// Every action there is, by name.
-static ACTIONS: [&dyn Action; 7] =
-    [&assertion::That, &command::Query, &command::Run, &file::Absent, &file::Directory, &file::Managed, &sleep::Sleep];
+static ACTIONS: [&dyn Action; 12] = [
+    &assertion::That,
+    &command::Query,
+    &command::Run,
+    &file::ABSENT,
+    &file::BLOCK,
+    &file::CONTENT,
+    &file::DIRECTORY,
+    &file::LINE,
+    &file::MANAGED,
+    &file::REPLACED,
+    &file::SYMLINK,
+    &sleep::Sleep,
+];
 
 /// The action of that name.
 pub fn action(name: &str) -> Option<&'static dyn Action> {

@@ -74,7 +74,9 @@ type Shown = (String, Option<String>);
 
 fn try_converge(module: &impl Module, scope: &mut Scope<'_>) -> Result<Option<Shown>, Done> {
     let observed = match module.observe(scope.host) {
-        Err(Refusal::Host(error @ HostError::ParentMissing { .. })) if scope.check => {
+        Err(Refusal::Host(error @ (HostError::ParentMissing { .. } | HostError::FileMissing { .. })))
+            if scope.check =>
+        {
             return Err(Done::new(Outcome::Unpredicted, format!("unless an earlier task makes it: {error}"), []));
         }
         observed => observed?,

@@ -1,5 +1,7 @@
 //! What a message must satisfy that no rule of a single field says.
 
+use regex::RegexBuilder;
+
 use super::Walk;
 use crate::{
     descriptor::Message,
@@ -23,6 +25,7 @@ pub(super) fn message(walk: &mut Walk<'_, '_>, message: &Message, node: &Node<'_
         "Targets" => targets(walk, node, path),
         "Task" => environment(walk, node, path),
         "CommandRun" | "CommandQuery" => program(walk, node, path),
+        "FileLine" => line(walk, node, path),
         _ => {}
     }
 }
@@ -120,5 +123,25 @@ fn program(walk: &mut Walk<'_, '_>, node: &Node<'_>, path: &Path<'_>) {
             let message = "an empty command cannot be run";
             walk.violations.push(value.at, &Path::Field(path, name), "OutOfRange", message);
         }
+    }
+}
+
+/// A line that its own pattern does not match would be added again on every run.
+fn line(walk: &mut Walk<'_, '_>, node: &Node<'_>, path: &Path<'_>) {
+    let plain = |name: &str| match node.get(name).and_then(Node::scalar) {
+        Some(Scalar::Text(text)) if !text.contains("${{") => Some(text),
+        _ => None,
+    };
+    let absent = node.get("absent").is_some_and(|absent| absent.scalar() != Some(Scalar::Bool(false)));
+    if node.get("line").is_none() && !(absent && node.get("regexp").is_some()) {
+        let message = if absent { "needs `line` or `regexp`" } else { "`line` must be given" };
+        walk.violations.push(node.at, &Path::Field(path, "line"), "Required", message);
+    }
+    let (Some(line), Some(regexp)) = (plain("line"), plain("regexp")) else { return };
+    let matches = RegexBuilder::new(regexp).multi_line(true).build().map_or(true, |regexp| regexp.is_match(line));
+    if !absent && !matches {
+        let message = format!("{} does not match `line`, so it would never find it again", shown(regexp));
+        let at = node.get("regexp").map_or(node.at, |regexp| regexp.at);
+        walk.violations.push(at, &Path::Field(path, "regexp"), "Pattern", message);
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn read(parameters: &Value, host: &Host) -> Result<FileState, Done> {
 }
 
 /// The text that `content` or `template` give.
-fn text(from: &mut Parameters<'_>) -> Option<String> {
+pub(super) fn text(from: &mut Parameters<'_>) -> Option<String> {
     let (content, template) = (from.text("content"), from.text("template"));
     if content.is_some() && template.is_some() {
         from.fault("content and template exclude each other");
@@ -45,12 +45,13 @@ fn text(from: &mut Parameters<'_>) -> Option<String> {
     content.or(template)
 }
 
-fn checksum(from: &mut Parameters<'_>) -> Option<String> {
+/// The checksum that the content must have.
+pub(super) fn checksum(from: &mut Parameters<'_>) -> Option<String> {
     from.text("checksum").filter(|checksum| !checksum.is_empty())
 }
 
 /// Compares the content with the checksum that the book gives, before anything is written.
-fn check_sum(path: &str, content: &str, wanted: Option<&str>) -> Result<(), Done> {
+pub(super) fn check_sum(path: &str, content: &str, wanted: Option<&str>) -> Result<(), Done> {
     let Some(wanted) = wanted else { return Ok(()) };
     let Some(hex) = wanted.strip_prefix("sha256:").filter(|hex| hex.len() == 64) else {
         return Err(invalid(format!("checksum {wanted:?} is not sha256: and 64 hexadecimal digits")));

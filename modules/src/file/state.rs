@@ -1,6 +1,7 @@
 //! The state of a regular file: its content, owner and mode. All actions on a file's content end here, so that they
 //! replace, check, back up and show it alike. Knows no parameter.
 
+use super::edit::{EDITED_BYTES, Edit};
 use super::validate::Validation;
 use super::{Attributes, Settled};
 use crate::action::{Done, Scope};
@@ -33,14 +34,24 @@ pub(super) enum Text {
     Any,
     /// This.
     Whole(String),
+    /// What the edit makes of what is there.
+    Edited(Box<dyn Edit>),
 }
 
 /// What is at the path.
 pub(super) struct Observed {
     /// `None`: not even the parent is there.
     place: Option<Place>,
-    /// The file, and whether it has the wanted content.
-    file: Option<(Seen, bool)>,
+    file: Option<Found>,
+}
+
+/// A file that is there.
+struct Found {
+    seen: Seen,
+    /// Whether it has the wanted content.
+    same: bool,
+    /// The wanted content, if an edit made it.
+    edited: Option<Vec<u8>>,
 }
 
 /// What has to be done.
@@ -51,11 +62,33 @@ pub(super) struct Change {
 
 impl FileState {
     /// What the file will contain, if that is looked after.
-    fn content(&self) -> Option<&[u8]> {
+    fn content<'a>(&'a self, found: Option<&'a Found>) -> Option<&'a [u8]> {
         match &self.text {
             Text::Any => None,
             Text::Whole(content) => Some(content.as_bytes()),
+            Text::Edited(_) => found.and_then(|found| found.edited.as_deref()),
         }
+    }
+
+    /// What nothing at the path means: a file is made, or there is nothing to edit.
+    fn nothing(&self, place: Option<Place>) -> Result<Observed, Refusal> {
+        match &self.text {
+            Text::Edited(edit) if !edit.is_done_without_file() => {
+                Err(HostError::FileMissing { path: self.path.clone() }.into())
+            }
+            _ => Ok(Observed { place, file: None }),
+        }
+    }
+
+    /// What an edit makes of this content.
+    #[cfg(test)]
+    pub(super) fn edit(&self, old: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let Text::Edited(edit) = &self.text else { panic!("{self:?} is no edit") };
+        edit.edit(&self.path, old)
+    }
+
+    fn is_done_without_file(&self) -> bool {
+        matches!(&self.text, Text::Edited(edit) if edit.is_done_without_file())
     }
 
     fn place(&self, host: &Host, make_parents: bool) -> Result<Place, HostError> {
@@ -63,23 +96,33 @@ impl FileState {
     }
 
     /// The file at the place and whether its content is as wanted; `None` if it changed meanwhile.
-    fn compare(&self, host: &Host, place: &Place, seen: Seen) -> Result<Option<(Seen, bool)>, HostError> {
+    fn compare(&self, host: &Host, place: &Place, seen: Seen) -> Result<Option<Found>, Refusal> {
         let path = || self.path.clone();
         match seen.kind {
             Kind::File => {}
-            Kind::Symlink => return Err(HostError::Symlink { path: path(), target: place.link()? }),
-            found => return Err(HostError::WrongKind { path: path(), found, wanted: Kind::File }),
+            Kind::Symlink => return Err(HostError::Symlink { path: path(), target: place.link()? }.into()),
+            found => return Err(HostError::WrongKind { path: path(), found, wanted: Kind::File }.into()),
         }
         let same = match &self.text {
             Text::Any => Some(true),
             Text::Whole(content) => host.holds(place, &seen, content.as_bytes())?,
+            Text::Edited(edit) => {
+                let old = match host.content(place, &seen, EDITED_BYTES)? {
+                    Content::Read(old) => old,
+                    Content::TooLong => return Err(HostError::TooLong { path: path(), limit: EDITED_BYTES }.into()),
+                    Content::Changed => return Ok(None),
+                };
+                let new = edit.edit(&self.path, &old)?;
+                return Ok(Some(Found { seen, same: new == old, edited: Some(new) }));
+            }
         };
-        Ok(same.map(|same| (seen, same)))
+        Ok(same.map(|same| Found { seen, same, edited: None }))
     }
 
-    fn write(&self, place: Place, seen: Option<Seen>, settled: Settled, scope: &mut Scope<'_>) -> Result<(), Done> {
+    fn write(&self, place: Place, found: Option<Found>, settled: Settled, scope: &mut Scope<'_>) -> Result<(), Done> {
         let Settled { mode, uid, gid } = settled;
-        let content = self.content().unwrap_or_default();
+        let seen = found.as_ref().map(|found| found.seen);
+        let content = self.content(found.as_ref()).unwrap_or_default();
         let new = Replacement { content, mode, uid, gid };
         let temporary = scope.host.write_beside(&place, seen.as_ref(), &new)?;
         if let Some(validation) = self.validation.as_ref().filter(|validation| !validation.placed) {
@@ -126,12 +169,17 @@ impl Module for FileState {
     fn observe(&self, host: &Host) -> Result<Observed, Refusal> {
         let place = match self.place(host, false) {
             Err(HostError::ParentMissing { .. }) if self.parents || host.parent_is_foreseen(&self.path) => {
-                return Ok(Observed { place: None, file: None });
+                return self.nothing(None);
+            }
+            Err(HostError::ParentMissing { .. } | HostError::ParentNotDirectory { .. })
+                if self.is_done_without_file() =>
+            {
+                return self.nothing(None);
             }
             place => place?,
         };
         for _ in 0..READS {
-            let Some(seen) = place.look()? else { return Ok(Observed { place: Some(place), file: None }) };
+            let Some(seen) = place.look()? else { return self.nothing(Some(place)) };
             if let Some(file) = self.compare(host, &place, seen)? {
                 return Ok(Observed { place: Some(place), file: Some(file) });
             }
@@ -140,8 +188,9 @@ impl Module for FileState {
     }
 
     fn difference(&self, _host: &Host, observed: &Observed) -> Result<Option<Change>, Refusal> {
-        let Some((seen, same)) = &observed.file else {
-            return Ok(Some(Change { rewrite: true, settled: None }));
+        let Some(Found { seen, same, .. }) = &observed.file else {
+            let makes = !self.is_done_without_file();
+            return Ok(makes.then_some(Change { rewrite: true, settled: None }));
         };
         let settled = Settled::over(&self.attributes, seen);
         if *same && settled.holds(seen) {
@@ -151,12 +200,12 @@ impl Module for FileState {
             return Err(HostError::HardLinked { path: self.path.clone(), links: seen.links }.into());
         }
         // A former owner may hold the file open for writing: a file of another's is made anew.
-        let disowned = settled.uid != seen.uid && self.content().is_some();
+        let disowned = settled.uid != seen.uid && !matches!(self.text, Text::Any);
         Ok(Some(Change { rewrite: !same || disowned, settled: Some(settled) }))
     }
 
     fn summary(&self, observed: &Observed, change: &Change) -> String {
-        let Some(((seen, _), settled)) = observed.file.as_ref().zip(change.settled) else {
+        let Some((Found { seen, .. }, settled)) = observed.file.as_ref().zip(change.settled) else {
             return "created".to_owned();
         };
         let mut parts = settled.changes(seen);
@@ -168,12 +217,12 @@ impl Module for FileState {
 
     fn show(&self, host: &Host, observed: &Observed, change: &Change, sensitive: bool) -> String {
         let mut text = String::new();
-        if let Some(((seen, _), settled)) = observed.file.as_ref().zip(change.settled) {
+        if let Some((Found { seen, .. }, settled)) = observed.file.as_ref().zip(change.settled) {
             for line in settled.changes(seen) {
                 text.push_str(&format!("{}: {line}\n", self.path));
             }
         }
-        match self.content() {
+        match self.content(observed.file.as_ref()) {
             Some(content) if change.rewrite => text.push_str(&self.show_content(host, observed, content, sensitive)),
             _ => {}
         }
@@ -192,11 +241,11 @@ impl Module for FileState {
             gid: self.attributes.gid.unwrap_or(gid),
         });
         match observed.file {
-            Some((seen, _)) if !change.rewrite => {
+            Some(Found { seen, .. }) if !change.rewrite => {
                 let Settled { mode, uid, gid } = settled;
                 Ok(scope.host.set_attributes(&place, &seen, mode, (uid, gid), scope.unsynced)?)
             }
-            file => self.write(place, file.map(|(seen, _)| seen), settled, scope),
+            found => self.write(place, found, settled, scope),
         }
     }
 }
@@ -207,7 +256,7 @@ impl FileState {
             return format!("{}: content differs; it is sensitive, so not shown\n", self.path);
         }
         let old = match (&observed.place, &observed.file) {
-            (Some(place), Some((seen, _))) => match host.content(place, seen, diff::COMPARED_BYTES) {
+            (Some(place), Some(Found { seen, .. })) => match host.content(place, seen, diff::COMPARED_BYTES) {
                 Ok(Content::Read(bytes)) => Some(bytes),
                 _ => return format!("{}: content differs; it is too long to compare, or changes\n", self.path),
             },

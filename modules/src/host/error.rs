@@ -64,6 +64,10 @@ pub enum HostError {
     UntrustedSymlink { path: String, link: String },
     #[error("{path} leads through too many symbolic links")]
     TooManyLinks { path: String },
+    #[error("{path} does not exist; make it first, with file.managed")]
+    FileMissing { path: String },
+    #[error("{path} is longer than {limit} bytes; it is not edited in memory")]
+    TooLong { path: String, limit: u64 },
     #[error("{path} is a symbolic link to {target}; set follow: true to write where it points, or name that path")]
     Symlink { path: String, target: String },
     #[error("{path} is a symbolic link to {target}; name that path instead")]
@@ -107,6 +111,8 @@ impl HostError {
             Self::ParentNotDirectory { .. } => "ParentNotDirectory",
             Self::UntrustedSymlink { .. } => "UntrustedSymlink",
             Self::TooManyLinks { .. } => "TooManyLinks",
+            Self::FileMissing { .. } => "FileMissing",
+            Self::TooLong { .. } => "FileTooLong",
             Self::Symlink { .. } | Self::DirectorySymlink { .. } => "Symlink",
             Self::WrongKind { .. } => "WrongKind",
             Self::SpecialFilesystem { .. } => "SpecialFilesystem",

@@ -198,7 +198,7 @@ fn create(dir: &Arc<Dir>) -> rustix::io::Result<Temporary> {
 }
 
 /// `.lockstep-PID-RANDOM`: the number tells a later sweep whether the writer lives; the rest cannot be guessed.
-fn temporary_name() -> String {
+pub(super) fn temporary_name() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let random = RandomState::new().hash_one(NEXT.fetch_add(1, Ordering::Relaxed));
     format!("{TEMPORARY}{}-{random:016x}", std::process::id())
@@ -233,7 +233,7 @@ fn copy_attributes(from: &OwnedFd, to: &OwnedFd) {
 }
 
 /// Removes what writers that died left in the directory, once while it is open.
-fn sweep(dir: &Dir) {
+pub(super) fn sweep(dir: &Dir) {
     if dir.swept.swap(true, Ordering::Relaxed) {
         return;
     }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod commands;
+mod convergence;
+mod edits;
 mod faults;
 mod files;
 mod races;

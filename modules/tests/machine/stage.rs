@@ -80,6 +80,10 @@ impl Stage {
     }
 
     pub(crate) fn perform<const N: usize>(&mut self, name: &str, parameters: [(&str, Value); N]) -> Done {
+        self.perform_with(name, &Value::map(parameters))
+    }
+
+    pub(crate) fn perform_with(&mut self, name: &str, parameters: &Value) -> Done {
         let (printed, heard) = (&mut self.printed, &mut self.heard);
         let mut output = |stream: Stream, bytes: &[u8]| {
             printed.push((stream, bytes.to_vec()));
@@ -101,7 +105,7 @@ impl Stage {
             output: &mut output,
             unsynced: &mut self.unsynced,
         };
-        action(name).unwrap().perform(&Value::map(parameters), &mut scope)
+        action(name).unwrap().perform(parameters, &mut scope)
     }
 
     /// `file.managed` with a path in the folder and this content.

@@ -1,0 +1,115 @@
+//! What every action promises that converges: a check tells exactly what the run then does, and changes nothing; the
+//! run changes; the next run is `Ok` and writes nothing. An action without a row fails.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lockstep_apis::{params, v1alpha::Value};
+
+use crate::stage::{Stage, assert_changed, assert_ok, list, trace};
+
+/// A state to bring a root folder to.
+struct Row {
+    action: &'static str,
+    /// Files that are there before, by path.
+    files: &'static [(&'static str, &'static str)],
+    parameters: Value,
+}
+
+/// Actions whose convergence needs more than a root folder, and the test that has them.
+const ELSEWHERE: &[(&str, &str)] = &[];
+
+fn row<const N: usize>(
+    action: &'static str,
+    files: &'static [(&'static str, &'static str)],
+    parameters: [(&str, Value); N],
+) -> Row {
+    Row { action, files, parameters: Value::map(parameters) }
+}
+
+fn rows() -> Vec<Row> {
+    let path = || ("path", Value::text("/etc/app.conf"));
+    const APP: &[(&str, &str)] = &[("/etc/app.conf", "a=1\nb=2\n")];
+    vec![
+        row("file.absent", APP, [path()]),
+        row("file.absent", &[("/etc/app/a/b", "x")], [("path", "/etc/app".into()), ("recursive", true.into())]),
+        row("file.block", APP, [path(), ("name", "web".into()), ("content", "c=3".into())]),
+        row(
+            "file.block",
+            &[("/etc/app.conf", "# BEGIN web (lockstep)\nx\n# END web (lockstep)\n")],
+            [path(), ("name", "web".into()), ("absent", true.into())],
+        ),
+        row("file.content", APP, [path(), ("content", "other\n".into()), ("backup", true.into())]),
+        row("file.directory", &[], [("path", "/srv".into()), ("mode", "0750".into()), ("owner", 7.into())]),
+        row("file.directory", &[("/srv/x", "")], [("path", "/srv".into()), ("mode", "0750".into())]),
+        row("file.line", APP, [path(), ("line", "a=2".into()), ("regexp", "^a=".into())]),
+        row("file.line", APP, [path(), ("regexp", "^a=".into()), ("absent", true.into())]),
+        row("file.managed", &[], [path(), ("content", "new".into()), ("parents", true.into())]),
+        row("file.managed", APP, [path(), ("content", "new".into()), ("mode", "0600".into())]),
+        row("file.managed", APP, [path(), ("validate", list(&["true"])), ("group", 12.into())]),
+        row("file.replaced", APP, [path(), ("regexp", r"^(\w)=\d$".into()), ("replacement", "${1}=0".into())]),
+        row("file.symlink", &[], [("path", "/etc/link".into()), ("target", "x".into()), ("parents", true.into())]),
+    ]
+}
+
+#[test]
+fn every_action_that_converges_has_a_row() {
+    let rows = rows();
+    for action in params::actions().iter().filter(|action| action.converges && !action.reads_only) {
+        let name = action.name;
+        let found = rows.iter().any(|row| row.action == name) || ELSEWHERE.iter().any(|(known, _)| *known == name);
+        assert!(found, "{name} converges, and no row here shows that it does");
+    }
+}
+
+#[test]
+fn a_check_tells_the_run_and_the_next_run_writes_nothing() {
+    for row in rows() {
+        let mut stage = Stage::rooted();
+        stage.diff = true;
+        for (path, content) in row.files {
+            let path = stage.path(&path[1..]);
+            fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        let before = tree(stage.dir.path());
+        stage.check = true;
+        let told = stage.perform_with(row.action, &row.parameters);
+        assert_changed(&told);
+        assert_eq!(before, tree(stage.dir.path()), "the check of {} changed something", row.action);
+        stage.check = false;
+        let done = stage.perform_with(row.action, &row.parameters);
+        assert_changed(&done);
+        assert_eq!(
+            (&told.message, &told.diff, &told.result),
+            (&done.message, &done.diff, &done.result),
+            "{}",
+            row.action
+        );
+        let after = tree(stage.dir.path());
+        for check in [false, true] {
+            stage.check = check;
+            let again = stage.perform_with(row.action, &row.parameters);
+            assert_ok(&again);
+            assert_eq!(again.diff, None, "{}", row.action);
+            assert_eq!(after, tree(stage.dir.path()), "the second run of {} wrote something", row.action);
+        }
+    }
+}
+
+/// All that a write would change of anything in the folder.
+fn tree(root: &Path) -> Vec<(PathBuf, [i64; 7])> {
+    let mut found = vec![(root.to_owned(), trace(root))];
+    let mut pending = vec![root.to_owned()];
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let entry = entry.unwrap();
+            found.push((entry.path(), trace(entry.path())));
+            if entry.file_type().unwrap().is_dir() {
+                pending.push(entry.path());
+            }
+        }
+    }
+    found.sort_unstable();
+    found
+}
