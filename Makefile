@@ -13,7 +13,7 @@ FANOUT ?= limit lockstep
 FANOUT_NODES ?= 3,10,30
 NODES ?= 1000
 
-.PHONY: help build release demo test components unit lint docs licences bench fanout scale clean
+.PHONY: help build release demo test components unit fuzz lint docs licences bench fanout scale clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -46,6 +46,9 @@ components: ## install, or name, the system's components that tests use
 
 unit: $(PROTOX) ## only what needs no component: seconds
 	cargo test --locked -p lockstep-apis -p lockstep-core -p lockstep-modules -p lockstep-executor
+
+fuzz: $(PROTOX) ## fuzz what reads text, a minute each (SECONDS_EACH=600: longer)
+	tests/fuzz.sh
 
 lint: $(PROTOX) ## format and lints
 	cargo fmt --all --check

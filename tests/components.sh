@@ -12,6 +12,7 @@ wanted=(
   strace:strace
   unshare:util-linux
   python3:python3
+  g++:g++
 )
 missing=()
 for pair in "${wanted[@]}"; do
