@@ -448,6 +448,14 @@ fn counts_durations_and_tasks_are_held_to_their_ranges() {
             (3, 39),
             "spec.inputs.a.pattern",
         ),
+        row("no retries", task("retries: 0\n  time.sleep: 1s"), "OutOfRange", (4, 14), "spec.tasks[0].retries"),
+        row(
+            "interval",
+            task("retries: {interval: 25h}\n  time.sleep: 1s"),
+            "Duration",
+            (4, 25),
+            "spec.tasks[0].retries.interval",
+        ),
         row(
             "environment",
             task("environment: {1A: b}\n  time.sleep: 1s"),

@@ -26,7 +26,8 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 pub(crate) use accounts::User;
 use accounts::{Accounts, no_group, no_user, number};
-pub(crate) use children::{Command, Ended, Ending, Reader, Stop, Stopped, rest};
+pub use children::rest;
+pub(crate) use children::{Command, Ended, Ending, Reader, Stop, Stopped};
 pub(crate) use content::Content;
 pub use error::{HostError, Kind};
 use filesystem::Durability;

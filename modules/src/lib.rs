@@ -15,7 +15,7 @@ mod sleep;
 pub use action::{Action, Cancel, Diff, Done, MESSAGE_BYTES, Outcome, Scope, Stream};
 pub use facts::{fact_groups, facts};
 pub use file::VALIDATED_FILE;
-pub use host::{Host, HostError, Kind, Unsynced};
+pub use host::{Host, HostError, Kind, Unsynced, rest};
 
 /// Every action there is, by name.
 static ACTIONS: [&dyn Action; 12] = [

@@ -132,7 +132,7 @@ const OBJECTS: &[(&str, Change, &str)] = &[
     ("no targets", |b| spec(b).targets = Some(Targets::default()), "EmptySelector"),
     ("no tasks", |b| spec(b).tasks.clear(), "EmptyTaskBook"),
     ("an unknown action", |b| spec(b).tasks[0].action = "time.slep".into(), "UnknownAction"),
-    ("a field of later", |b| spec(b).tasks[0].ignore_errors = true, "NotYet"),
+    ("a field of later", |b| spec(b).trust_facts = true, "NotYet"),
     ("an expression that is none", |b| spec(b).tasks[0].when = "1 +".into(), "Expression"),
     (
         "two tasks of one id",

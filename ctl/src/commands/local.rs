@@ -145,7 +145,8 @@ impl<W: Write> Printer<W> {
             (count(Outcome::Changed), changed),
             (count(Outcome::Skipped), "skipped"),
             (count(Outcome::Unpredicted), "not predictable"),
-            (count(Outcome::Failed), "failed"),
+            (count(Outcome::Failed) - outcome.ignored(), "failed"),
+            (outcome.ignored(), "failed and ignored"),
             (count(Outcome::Cancelled), "cancelled"),
             (outcome.not_reached, "not reached"),
         ] {

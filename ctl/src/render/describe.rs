@@ -42,9 +42,10 @@ pub(crate) fn event_line(event: &Event, with_namespace: bool) -> String {
     )
 }
 
-/// The outcome's word.
+/// The outcome's word; a failure that was ignored has its own.
 pub(crate) fn outcome(report: &TaskReport) -> &'static str {
     match report.outcome() {
+        _ if report.ignored => "Ignored",
         Outcome::Ok => "Ok",
         Outcome::Changed => "Changed",
         Outcome::Failed => "Failed",
@@ -68,5 +69,7 @@ pub(crate) fn took(report: &TaskReport) -> String {
 }
 
 fn tail(report: &TaskReport) -> String {
-    if report.message.is_empty() { String::new() } else { format!(": {}", safe(&report.message, 256)) }
+    let tries = if report.attempts > 1 { format!(" ({} tries)", report.attempts) } else { String::new() };
+    let message = if report.message.is_empty() { String::new() } else { format!(": {}", safe(&report.message, 256)) };
+    format!("{tries}{message}")
 }

@@ -15,7 +15,7 @@ pub(crate) fn run(run: &Run, nodes: &[RunNode]) -> String {
     let mut alike: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
     for node in nodes {
         let why = match node.state.as_str() {
-            "Ok" | "Changed" => String::new(),
+            "Ok" | "Changed" => ignored(node),
             _ => why(node),
         };
         alike.entry((node.state.clone(), why)).or_default().push(&node.name);
@@ -58,10 +58,20 @@ pub(crate) fn run(run: &Run, nodes: &[RunNode]) -> String {
     out
 }
 
+/// Failures that did not stop the node.
+fn ignored(node: &RunNode) -> String {
+    let reports = node.tasks.iter().filter_map(|task| Some((task, task.report.as_ref()?)));
+    let ignored = reports.filter(|(_, report)| report.ignored);
+    let told: Vec<String> = ignored
+        .map(|(task, report)| format!("ignored {}: {}", safe(&task.name, 60), safe(&report.message, 256)))
+        .collect();
+    told.join("; ")
+}
+
 fn why(node: &RunNode) -> String {
     let failed =
         node.tasks.iter().filter_map(|task| task.report.as_ref().map(|report| (task, report))).find(|(_, report)| {
-            matches!(report.outcome(), Outcome::Failed | Outcome::Interrupted | Outcome::Cancelled)
+            matches!(report.outcome(), Outcome::Failed | Outcome::Interrupted | Outcome::Cancelled) && !report.ignored
         });
     match failed {
         Some((task, report)) => format!("{}: {}", safe(&task.name, 60), safe(&report.message, 256)),

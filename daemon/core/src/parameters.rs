@@ -34,6 +34,8 @@ pub struct TaskTexts {
     pub success: Option<Expression>,
     /// Likewise.
     pub changed: Option<Expression>,
+    /// Over `result`: whether it need not be tried again.
+    pub until: Option<Expression>,
     /// The action's parameters.
     pub parameters: Parameters,
     environment: Vec<(String, Text)>,
@@ -67,6 +69,7 @@ struct Fields<'t> {
     when: &'t str,
     success: &'t str,
     changed: &'t str,
+    until: &'t str,
     action: &'t str,
     parameters: Option<&'t Value>,
     environment: &'t BTreeMap<String, String>,
@@ -82,6 +85,7 @@ impl TaskTexts {
                 when: &task.when,
                 success: &task.success,
                 changed: &task.changed,
+                until: task.retries.as_ref().map_or("", |retries| &retries.until),
                 action: &task.action,
                 parameters: task.parameters.as_ref(),
                 environment: &task.environment,
@@ -99,6 +103,7 @@ impl TaskTexts {
                 when: &task.when,
                 success: &task.success,
                 changed: &task.changed,
+                until: task.retries.as_ref().map_or("", |retries| &retries.until),
                 action: &task.action,
                 parameters: task.parameters.as_ref(),
                 environment: &task.environment,
@@ -112,7 +117,7 @@ impl TaskTexts {
     /// All that is read anywhere in the task.
     pub fn references(&self) -> References {
         let mut references = References::default();
-        for expression in [&self.when, &self.success, &self.changed].into_iter().flatten() {
+        for expression in [&self.when, &self.success, &self.changed, &self.until].into_iter().flatten() {
             references.extend(expression.references());
         }
         self.parameters.collect(&mut references);
@@ -181,6 +186,7 @@ fn parse(fields: &Fields<'_>, cache: &mut TemplateCache) -> Result<TaskTexts, Ve
     let when = expression("when", fields.when);
     let success = expression("success", fields.success);
     let changed = expression("changed", fields.changed);
+    let until = expression("retries.until", fields.until);
     let mut text =
         |field: String, source: &str| Text::parse(source).map_err(|error| wrong.push(WrongText { field, error })).ok();
     let environment = fields.environment.iter();
@@ -203,7 +209,7 @@ fn parse(fields: &Fields<'_>, cache: &mut TemplateCache) -> Result<TaskTexts, Ve
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    Ok(TaskTexts { when, success, changed, parameters, environment, user, working_directory })
+    Ok(TaskTexts { when, success, changed, until, parameters, environment, user, working_directory })
 }
 
 impl Parameters {

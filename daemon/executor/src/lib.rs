@@ -14,3 +14,4 @@ mod results;
 pub mod segment;
 mod sequence;
 mod surroundings;
+mod tries;

@@ -75,9 +75,14 @@ impl LocalOutcome {
         self.tasks.iter().filter(|report| report.outcome() == outcome).count()
     }
 
-    /// Every task ended well.
+    /// How many tasks failed, and were ignored.
+    pub fn ignored(&self) -> usize {
+        self.tasks.iter().filter(|report| report.ignored).count()
+    }
+
+    /// Every task ended well, or was ignored.
     pub fn is_success(&self) -> bool {
-        self.count(Outcome::Failed) == 0 && self.count(Outcome::Cancelled) == 0
+        self.count(Outcome::Failed) == self.ignored() && self.count(Outcome::Cancelled) == 0
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use lockstep_apis::v1alpha::{CompiledTask, Outcome, Value, value::Kind};
+use lockstep_apis::v1alpha::{CompiledTask, Outcome, TaskReport, Value, value::Kind};
 use lockstep_core::{context::Context, parameters::TaskTexts};
 use lockstep_modules::Done;
 use prost::Message;
@@ -24,16 +24,23 @@ pub(crate) struct Ended {
     pub found: Value,
     /// In a check: it did not run, so nobody can tell what later tasks would read of it.
     pub is_unknown: bool,
+    /// How often its action was tried.
+    pub attempts: u32,
 }
 
 impl Ended {
     pub(crate) fn new(outcome: Outcome, message: impl Into<Cow<'static, str>>) -> Self {
         let is_unknown = outcome == Outcome::Unpredicted;
-        Self { outcome, message: message.into(), found: Value::null(), is_unknown }
+        Self { outcome, message: message.into(), found: Value::null(), is_unknown, attempts: 0 }
     }
 
     pub(crate) fn failed(message: impl Into<String>) -> Self {
         Self::new(Outcome::Failed, message.into())
+    }
+
+    /// The same, failed after all.
+    pub(crate) fn failing(self, message: impl Into<String>) -> Self {
+        Self { outcome: Outcome::Failed, message: Cow::Owned(message.into()), is_unknown: false, ..self }
     }
 
     pub(crate) fn skipped() -> Self {
@@ -42,8 +49,8 @@ impl Ended {
 }
 
 /// No task is begun after one that ended so.
-pub(crate) fn is_end(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Failed | Outcome::Cancelled | Outcome::Interrupted)
+pub(crate) fn is_end(report: &TaskReport) -> bool {
+    matches!(report.outcome(), Outcome::Failed | Outcome::Cancelled | Outcome::Interrupted) && !report.ignored
 }
 
 /// Puts the action's own judgement beneath those of `success` and `changed`.
@@ -58,7 +65,7 @@ pub(crate) fn judge(task: &CompiledTask, texts: &TaskTexts, done: Done, context:
     let is_command = task.action.starts_with("command.");
     // A command that would run changes something, but what it would print nobody knows.
     let is_unknown = outcome == Outcome::Unpredicted || (check && is_command && outcome == Outcome::Changed);
-    let ended = Ended { outcome, message: done.message.into(), found: done.result, is_unknown };
+    let ended = Ended { outcome, message: done.message.into(), found: done.result, is_unknown, attempts: 1 };
     if ended.is_unknown || (texts.success.is_none() && texts.changed.is_none()) {
         return ended;
     }
@@ -83,16 +90,17 @@ fn overridden(task: &CompiledTask, texts: &TaskTexts, mut ended: Ended, context:
             }
             Ok(true) => {}
             Ok(false) => {
-                return Ended { found: ended.found, ..Ended::failed(unsuccessful(success.source(), &ended.message)) };
+                let message = unsuccessful(success.source(), &ended.message);
+                return ended.failing(message);
             }
-            Err(error) => return Ended { found: ended.found, ..Ended::failed(format!("success: {error}")) },
+            Err(error) => return ended.failing(format!("success: {error}")),
         }
     }
     if let Some(changed) = &texts.changed {
         match changed.evaluate_bool(&context) {
             Ok(true) => ended.outcome = Outcome::Changed,
             Ok(false) => ended.outcome = Outcome::Ok,
-            Err(error) => return Ended { found: ended.found, ..Ended::failed(format!("changed: {error}")) },
+            Err(error) => return ended.failing(format!("changed: {error}")),
         }
     }
     ended
@@ -103,8 +111,8 @@ fn unsuccessful(source: &str, message: &str) -> String {
     format!("success is false: {source}{because}")
 }
 
-/// The result as other tasks read it: what the action found, with `changed`, `failed` and `skipped`; of a sensitive
-/// task only these. `stdout` and `stderr` lose the line end that every tool prints last.
+/// The result as other tasks read it: what the action found, with `changed`, `failed`, `skipped` and, if it was tried,
+/// `attempts`; of a sensitive task only these. `stdout` and `stderr` lose the line end that every tool prints last.
 pub(crate) fn value(ended: &Ended, flags_only: bool) -> Value {
     let mut entries = match &ended.found.kind {
         Some(Kind::Map(map)) if !flags_only => map.entries.clone(),
@@ -120,6 +128,9 @@ pub(crate) fn value(ended: &Ended, flags_only: bool) -> Value {
     entries.insert("changed".to_owned(), Value::from(ended.outcome == Outcome::Changed));
     entries.insert("failed".to_owned(), Value::from(ended.outcome == Outcome::Failed));
     entries.insert("skipped".to_owned(), Value::from(ended.outcome == Outcome::Skipped));
+    if ended.attempts > 0 {
+        entries.insert("attempts".to_owned(), Value::from(i64::from(ended.attempts)));
+    }
     Value::from(entries)
 }
 

@@ -18,6 +18,7 @@ use crate::{
     output::TaskOutput,
     preparing::{Given, Prepared},
     results::{self, Ended},
+    tries::{Next, Tries},
 };
 
 /// Where what happens is noted, in this order for each task: intent (if its action is performed), output, done.
@@ -107,11 +108,38 @@ impl Segment<'_> {
             Err(error) => return Ok(self.not_evaluated("parameters", &error)),
         };
         ledger.intent(task, at_ms)?;
-        let done = match lockstep_modules::action(&task.action) {
-            Some(action) => self.perform(action, task, &given, ledger),
-            None => return Ok(Ended::failed(format!("this program does not know the action {}", task.action))),
+        match lockstep_modules::action(&task.action) {
+            Some(action) => Ok(self.try_out(action, task, texts, &given, ledger)),
+            None => Ok(Ended::failed(format!("this program does not know the action {}", task.action))),
+        }
+    }
+
+    /// Performs the action, and again as the task's `retries` say; its output is one.
+    fn try_out(
+        &mut self,
+        action: &dyn Action,
+        task: &CompiledTask,
+        texts: &TaskTexts,
+        given: &Given,
+        ledger: &mut dyn Ledger,
+    ) -> Ended {
+        let mut output = None;
+        let mut tries = Tries::of(task, texts, self.check);
+        let ended = loop {
+            let done = self.perform(action, task, given, &mut output, ledger);
+            let ended = results::judge(task, texts, done, &self.context, self.check);
+            match tries.after(ended, &self.context) {
+                Next::Again(interval) if lockstep_modules::rest(self.cancel, interval) => {
+                    break tries.cancelled();
+                }
+                Next::Again(_) => {}
+                Next::Over(ended) => break ended,
+            }
         };
-        Ok(results::judge(task, texts, done, &self.context, self.check))
+        if let Some(output) = output {
+            output.finish(now_ms(), &mut |chunk| ledger.output(task, chunk));
+        }
+        ended
     }
 
     fn not_evaluated(&self, field: &str, error: &EvaluationError) -> Ended {
@@ -119,10 +147,16 @@ impl Segment<'_> {
         Ended::new(outcome, format!("{field}: {error}"))
     }
 
-    fn perform(&mut self, action: &dyn Action, task: &CompiledTask, given: &Given, ledger: &mut dyn Ledger) -> Done {
+    fn perform(
+        &mut self,
+        action: &dyn Action,
+        task: &CompiledTask,
+        given: &Given,
+        output: &mut Option<TaskOutput>,
+        ledger: &mut dyn Ledger,
+    ) -> Done {
         // What a secret task prints is the secret, known only when it is over: none of it is shown.
         let silent = task.sensitive || task.secret;
-        let mut output: Option<TaskOutput> = None;
         let (masker, limit) = (&self.masker, self.output_limit);
         let mut print = |stream: Stream, bytes: &[u8]| {
             if silent || bytes.is_empty() {
@@ -155,16 +189,20 @@ impl Segment<'_> {
                 ledger.output(task, chunk)
             });
         }
-        if let Some(output) = output {
-            output.finish(now_ms(), &mut |chunk| ledger.output(task, chunk));
-        }
         done
     }
 
     /// Makes the report, masked, and gives the result to the tasks that follow.
     fn outgoing(&mut self, task: &CompiledTask, ended: Ended) -> Outgoing {
-        let stop = results::is_end(ended.outcome);
-        let mut report = TaskReport { task: task.index, outcome: ended.outcome as i32, ..Default::default() };
+        let mut report = TaskReport {
+            task: task.index,
+            outcome: ended.outcome as i32,
+            attempts: ended.attempts,
+            // What was never tried is the book's fault, not the machine's.
+            ignored: task.ignore_errors && ended.outcome == Outcome::Failed && ended.attempts > 0,
+            ..Default::default()
+        };
+        let stop = results::is_end(&report);
         let (result, is_bare) = self.kept_result(task, &ended);
         report.message = self.message(task, ended.message);
         if is_bare {

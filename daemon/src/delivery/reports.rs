@@ -131,7 +131,10 @@ fn without_results(mut report: Report) -> Report {
 /// The first failure that a report tells of.
 fn failure(world: &World, attempt: &Attempt, session: &Session, report: &Report) -> Option<Happening> {
     let plan = world.run(&attempt.run)?.plan()?;
-    let failed = report.tasks.iter().find(|task| matches!(task.outcome(), Outcome::Failed | Outcome::Interrupted));
+    let failed = report
+        .tasks
+        .iter()
+        .find(|task| matches!(task.outcome(), Outcome::Failed | Outcome::Interrupted) && !task.ignored);
     let (what, r#type) = match failed {
         Some(failed) => {
             let tasks = &plan.segment(attempt.segment)?.tasks;

@@ -363,7 +363,7 @@ fn timespec(duration: Duration) -> Timespec {
 }
 
 /// Waits until the switch is thrown or the time is over. Whether it was thrown.
-pub(crate) fn rest(cancel: &Cancel, duration: Duration) -> bool {
+pub fn rest(cancel: &Cancel, duration: Duration) -> bool {
     let until = Instant::now() + duration;
     loop {
         let left = until.saturating_duration_since(Instant::now());

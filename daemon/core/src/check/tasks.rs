@@ -113,6 +113,10 @@ fn rollout(task: &Task, index: usize, serialized: bool, violations: &mut Vec<Vio
     if let Some(serialize) = &task.serialize {
         super::rollout(serialize, &field_of(index, ".serialize"), violations);
     }
+    if task.retries.is_some() && task.action == "assert.that" {
+        let message = "tries conditions again that nothing changes meanwhile: use `command.query` with `until`";
+        violations.push(of_field("Retries", field_of(index, ".retries"), message));
+    }
     if let Some(targets) = &task.targets {
         super::targets(targets, &field_of(index, ".targets"), violations);
     }
@@ -144,10 +148,12 @@ impl Book<'_, '_> {
                 violations.push(of_field("Reference", field_of(index, ".when"), message));
             }
         }
-        let judged = [&texts.success, &texts.changed].into_iter().flatten();
-        if judged.into_iter().any(|expression| expression.references().uses(Root::File)) {
-            let message = format!("`file` is not known here: {}", known_where(Root::File));
-            violations.push(of_field("Reference", field_of(index, ".success"), message));
+        let judging = [(&texts.success, ".success"), (&texts.changed, ".changed"), (&texts.until, ".retries.until")];
+        for (expression, below) in judging {
+            if expression.as_ref().is_some_and(|expression| expression.references().uses(Root::File)) {
+                let message = format!("`file` is not known here: {}", known_where(Root::File));
+                violations.push(of_field("Reference", field_of(index, below), message));
+            }
         }
         let mut parameters = texts.parameters_references();
         parameters.extend(&texts.environment_references());
@@ -253,7 +259,7 @@ impl Book<'_, '_> {
 
 fn known_where(root: Root) -> &'static str {
     match root {
-        Root::Result => "only `success` and `changed` judge a result",
+        Root::Result => "only `success`, `changed` and `retries.until` judge a result",
         _ => "only `validate` checks a file",
     }
 }

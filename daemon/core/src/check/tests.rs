@@ -126,7 +126,19 @@ fn each_mistake_is_named_with_its_field_and_what_to_do() {
         ),
         (
             "  tasks: [{name: a, command.run: {argv: [x]}, when: result.exitCode == 0}]",
-            "Reference spec.tasks[0].when: `result` is not known here: only `success` and `changed` judge a result",
+            "Reference spec.tasks[0].when: `result` is not known here: only `success`, `changed` and `retries.until` judge a result",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, retries: {until: file == 'x'}}]",
+            "Reference spec.tasks[0].retries.until: `file` is not known here: only `validate` checks a file",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, retries: {until: '1 +'}}]",
+            "Expression spec.tasks[0].retries.until",
+        ),
+        (
+            "  tasks: [{name: a, assert.that: ['true'], retries: 2}]",
+            "Retries spec.tasks[0].retries: tries conditions again that nothing changes meanwhile",
         ),
         (
             "  tasks: [{name: a, command.run: {argv: [\"${{ file }}\"]}}]",

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use lockstep_apis::v1alpha::{CompiledTask, OnInterrupt, Serialize, SnapshotNode};
+use lockstep_apis::v1alpha::{CompiledRetries, CompiledTask, OnInterrupt, Retries, Serialize, SnapshotNode};
 use lockstep_apis::{duration, params};
 
 use super::targets::{self, Inventory};
@@ -14,6 +14,12 @@ use crate::references::Root;
 
 /// Default of a task's `timeout`, in milliseconds: ten minutes.
 const TASK_TIMEOUT_MS: u64 = 600_000;
+
+/// Default of `retries.limit`.
+const RETRIES: u32 = 3;
+
+/// Default of `retries.interval`, in milliseconds.
+const RETRY_INTERVAL_MS: u64 = 5000;
 
 /// Groups and segments of a Run whose nodes are `chosen` and, in the same order, `nodes`.
 pub(super) fn cut(
@@ -184,6 +190,16 @@ impl Cutting<'_> {
             user: task.user.clone(),
             working_directory: task.working_directory.clone(),
             on_interrupt: on_interrupt.into(),
+            retries: task.retries.as_ref().map(retries),
+            ignore_errors: task.ignore_errors,
         }
+    }
+}
+
+fn retries(given: &Retries) -> CompiledRetries {
+    CompiledRetries {
+        limit: if given.limit == 0 { RETRIES } else { given.limit },
+        interval_ms: given.interval.as_ref().map_or(RETRY_INTERVAL_MS, duration::from_proto),
+        until: given.until.clone(),
     }
 }

@@ -111,7 +111,9 @@ fn failed_task<'w>(run: &'w RunState, plan: &Plan, node: u32) -> Option<(String,
     let stop = run.stop(node)?;
     let report = run.track(stop.segment, node)?.last()?.counted_report()?;
     let stopped = |task: &&TaskReport| {
-        matches!(task.outcome(), Outcome::Failed | Outcome::Interrupted | Outcome::Cancelled | Outcome::Lost)
+        let ends =
+            matches!(task.outcome(), Outcome::Failed | Outcome::Interrupted | Outcome::Cancelled | Outcome::Lost);
+        ends && !task.ignored
     };
     let task = report.tasks.iter().find(stopped)?;
     let compiled = plan.segment(stop.segment)?.tasks.iter().find(|compiled| compiled.index == task.task);

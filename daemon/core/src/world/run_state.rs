@@ -9,7 +9,8 @@ use lockstep_apis::{
     commit::{Entry, Revision},
     keys::{Attempt, AttemptKey, Key},
     v1alpha::{
-        Assignment, Claim, Cursor, Gate, GateReasonType, Outcome, Report, Run, RunPhase, Snapshot, TaskCounts, Verdict,
+        Assignment, Claim, Cursor, Gate, GateReasonType, Outcome, Report, Run, RunPhase, Snapshot, TaskCounts,
+        TaskReport, Verdict,
     },
 };
 use prost::Message;
@@ -328,7 +329,7 @@ impl RunState {
             let again = known.known.iter().any(|earlier| earlier.task == task.task);
             let due = ending == Ending::Rerun && task.outcome() == Outcome::Interrupted;
             if !again && !due {
-                count(&mut self.tasks, task.outcome());
+                count(&mut self.tasks, task);
             }
         }
         self.tracks[segment as usize][node as usize].attempt_mut(number).ending = Some(ending);
@@ -439,8 +440,9 @@ fn put_stored<T>(slot: &mut Option<Stored<T>>, entry: &Entry, value: T) {
     }
 }
 
-fn count(tasks: &mut TaskCounts, outcome: Outcome) {
-    match outcome {
+fn count(tasks: &mut TaskCounts, task: &TaskReport) {
+    match task.outcome() {
+        _ if task.ignored => tasks.ignored += 1,
         Outcome::Ok | Outcome::Unpredicted => tasks.ok += 1,
         Outcome::Changed => tasks.changed += 1,
         Outcome::Failed => tasks.failed += 1,

@@ -190,7 +190,7 @@ impl Track {
         let mut known: Vec<TaskReport> = Vec::new();
         for attempt in &self.attempts {
             let Some(report) = attempt.counted_report() else { continue };
-            for task in report.tasks.iter().filter(|task| is_known(task.outcome())) {
+            for task in report.tasks.iter().filter(|task| is_known(task)) {
                 known.retain(|earlier| earlier.task != task.task);
                 known.push(task.clone());
             }
@@ -202,7 +202,7 @@ impl Track {
 
 /// What a report comes to for the segment with these tasks, if `known` was known before.
 pub(crate) fn ending(tasks: &[CompiledTask], known: &[TaskReport], report: &Report, attempt: u32) -> Ending {
-    let ended_so = |outcome: Outcome| report.tasks.iter().any(|task| task.outcome() == outcome);
+    let ended_so = |outcome: Outcome| report.tasks.iter().any(|task| task.outcome() == outcome && !task.ignored);
     if !report.error.is_empty() || ended_so(Outcome::Failed) {
         return Ending::Final(NodeEnd::Failed);
     }
@@ -219,7 +219,7 @@ pub(crate) fn ending(tasks: &[CompiledTask], known: &[TaskReport], report: &Repo
     }
     let has_end = |index: u32| {
         let mut ends = known.iter().chain(&report.tasks);
-        ends.any(|task| task.task == index && is_known(task.outcome()))
+        ends.any(|task| task.task == index && is_known(task))
     };
     if tasks.iter().all(|task| has_end(task.index)) {
         let changed = known.iter().chain(&report.tasks).any(|task| task.outcome() == Outcome::Changed);
@@ -229,8 +229,8 @@ pub(crate) fn ending(tasks: &[CompiledTask], known: &[TaskReport], report: &Repo
     if attempt < MAX_ATTEMPTS { Ending::Rerun } else { Ending::Final(NodeEnd::Interrupted) }
 }
 
-fn is_known(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Ok | Outcome::Changed | Outcome::Skipped | Outcome::Unpredicted)
+fn is_known(task: &TaskReport) -> bool {
+    matches!(task.outcome(), Outcome::Ok | Outcome::Changed | Outcome::Skipped | Outcome::Unpredicted) || task.ignored
 }
 
 /// The verdict that an early end is.
@@ -286,6 +286,19 @@ mod tests {
         let known = report(&[(0, Outcome::Changed)]).tasks;
         let ended = ending(&tasks(), &known, &report(&[(1, Outcome::Ok)]), 2);
         assert_eq!(ended, Ending::Final(NodeEnd::Changed));
+    }
+
+    #[test]
+    fn an_ignored_failure_lets_the_node_go_on_and_is_not_done_again() {
+        let mut ignored = report(&[(0, Outcome::Failed)]);
+        ignored.tasks[0].ignored = true;
+        let both = Report { tasks: [ignored.tasks.clone(), report(&[(1, Outcome::Ok)]).tasks].concat(), ..report(&[]) };
+        assert_eq!(ending(&tasks(), &[], &both, 1), Ending::Final(NodeEnd::Ok));
+        assert_eq!(
+            ending(&tasks(), &ignored.tasks, &report(&[(1, Outcome::Changed)]), 2),
+            Ending::Final(NodeEnd::Changed)
+        );
+        assert!(is_known(&ignored.tasks[0]));
     }
 
     #[test]

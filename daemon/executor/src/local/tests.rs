@@ -113,6 +113,71 @@ fn check_changes_nothing_and_says_what_would() {
 }
 
 #[test]
+fn a_task_is_tried_until_its_condition_is_true() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - name: grow
+      command.run: {shell: 'echo x >> "$LOCKSTEP_ROOT/grown"; wc -l < "$LOCKSTEP_ROOT/grown"'}
+      retries: {limit: 5, interval: 0s, until: "int(result.stdout) == 3"}
+      changed: "false"
+    - {name: judged, assert.that: ["results.grow.attempts == 3", "!results.grow.changed"]}
+    - name: in vain
+      command.run: {shell: 'echo y >> "$LOCKSTEP_ROOT/vain"; exit 7'}
+      retries: {limit: 2, interval: 0s}
+"#;
+    let seen = done(root.path(), tasks, |_| {});
+    assert_eq!(seen.outcomes, [Outcome::Ok, Outcome::Ok, Outcome::Failed], "{:?}", seen.messages);
+    assert!(seen.messages[2].starts_with("tried 3 times: exit 7"), "{:?}", seen.messages);
+    assert_eq!(fs::read_to_string(root.path().join("vain")).unwrap(), "y\n".repeat(3));
+    assert_eq!(seen.started, 3, "a task begins once, however often it is tried");
+}
+
+#[test]
+fn what_never_comes_true_fails_though_the_action_succeeds() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - name: hope
+      command.query: {argv: [echo, no]}
+      retries: {limit: 1, interval: 0s, until: result.stdout == "yes"}
+"#;
+    let seen = done(root.path(), tasks, |_| {});
+    assert_eq!(seen.outcomes, [Outcome::Failed]);
+    assert!(seen.messages[0].contains("tried 2 times, and never came true: result.stdout"), "{:?}", seen.messages);
+    let checked = done(root.path(), tasks, |run| run.check = true);
+    assert_eq!(checked.outcomes, [Outcome::Unpredicted], "{:?}", checked.messages);
+}
+
+#[test]
+fn what_an_early_try_changed_stays_changed() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - name: place
+      file.managed: {path: /placed, content: "x"}
+      retries: {limit: 3, interval: 0s, until: "!result.changed"}
+"#;
+    let seen = done(root.path(), tasks, |_| {});
+    // The second try finds nothing to do, and the machine is another one all the same.
+    assert_eq!(seen.outcomes, [Outcome::Changed], "{:?}", seen.messages);
+}
+
+#[test]
+fn an_ignored_failure_is_told_and_the_book_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - {name: wrong, command.run: {argv: ["false"]}, ignoreErrors: true}
+    - name: cope
+      when: results.wrong.failed
+      file.managed: {path: /coped, content: ""}
+    - {name: mistaken, when: vars.prot == 1, ignoreErrors: true, time.sleep: 1s}
+    - {name: never, time.sleep: 1h}
+"#;
+    let seen = done(root.path(), tasks, |_| {});
+    assert_eq!(seen.outcomes, [Outcome::Failed, Outcome::Changed, Outcome::Failed], "{:?}", seen.messages);
+    assert!(root.path().join("coped").exists());
+    assert_eq!(seen.not_reached, 1, "a condition that cannot be evaluated is no error to ignore");
+}
+
+#[test]
 fn failure_ends_the_book_and_tells_what_was_not_reached() {
     let root = tempfile::tempdir().unwrap();
     let tasks = "

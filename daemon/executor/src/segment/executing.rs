@@ -173,7 +173,7 @@ fn tasks(
     }
     let mut reports = before;
     // It may have died between the end of the last task and the report's.
-    if !reports.iter().any(|report| results::is_end(report.outcome())) {
+    if !reports.iter().any(results::is_end) {
         reports.extend(segment.run(&prepared.tasks, notes)?);
     }
     Ok((reports, segment.unsynced))
