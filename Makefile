@@ -59,6 +59,10 @@ docs: $(PROTOX) $(MDBOOK) ## the book (target/book) and the API's documentation,
 	$(MDBOOK) build docs
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
+.PHONY: reference
+reference: $(PROTOX) ## write docs/reference from the protos; a test fails when it is stale
+	cargo run --locked --quiet -p lockstep-ctl -- explain --markdown docs/reference
+
 licences: ## licences, bans and sources of all dependencies; advisories where their database can be had
 	tests/licences.sh
 

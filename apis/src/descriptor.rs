@@ -192,23 +192,24 @@ fn type_of(f: &FieldDescriptor, messages: &HashMap<String, usize>, enums: &HashM
 }
 
 fn enum_of(d: &EnumDescriptor) -> Enum {
-    let prefix = format!("{}_", snake(&d.name));
-    let word = |value: &EnumValue| {
-        let rest = value.name.strip_prefix(&prefix).unwrap_or(&value.name);
-        // Types are written as every schema language writes them.
-        if d.name == "InputType" { rest.to_lowercase() } else { pascal(rest) }
-    };
     let values = d
         .value
         .iter()
         .filter(|value| value.number != 0)
         .map(|value| EnumWord {
-            word: word(value),
+            word: word(&d.name, &value.name),
             number: value.number,
             later: value.options.as_ref().map(|options| options.later.clone()).unwrap_or_default(),
         })
         .collect();
     Enum { name: d.name.clone(), values }
+}
+
+/// How a value is written: without the enum's name, in CamelCase.
+fn word(of: &str, value: &str) -> String {
+    let rest = value.strip_prefix(&snake(of)).and_then(|rest| rest.strip_prefix('_')).unwrap_or(value);
+    // Types are written as every schema language writes them.
+    if of == "InputType" { rest.to_lowercase() } else { pascal(rest) }
 }
 
 /// `on_node_lost` → `onNodeLost`.
@@ -252,7 +253,8 @@ fn snake(name: &str) -> String {
 const PACKAGE: &str = "lockstep.v1alpha";
 const LABEL_REPEATED: i32 = 3;
 
-/// Comments of messages and fields, for schema and docs: by `Message` and by `Message.field_name`.
+/// Comments of messages, fields, enums and their words, for schema and docs: by `Message`, `Message.field_name`, `Enum`
+/// and `Enum.Word`.
 pub(crate) fn comments() -> &'static HashMap<String, String> {
     static COMMENTS: OnceLock<HashMap<String, String>> = OnceLock::new();
     COMMENTS.get_or_init(|| {
@@ -265,7 +267,7 @@ pub(crate) fn comments() -> &'static HashMap<String, String> {
     })
 }
 
-/// A location's path is [4, message] for a message and [4, message, 2, field] for a field.
+/// A location's path is [4, message] for a message, [4, message, 2, field] for a field; with 5 likewise for enums.
 fn comment(file: &File, location: &Location) -> Option<(String, String)> {
     let text = location.leading_comments.trim();
     if text.is_empty() {
@@ -277,6 +279,11 @@ fn comment(file: &File, location: &Location) -> Option<(String, String)> {
         [4, message, 2, field] => {
             let message = file.message_type.get(at(*message)?)?;
             format!("{}.{}", message.name, message.field.get(at(*field)?)?.name)
+        }
+        [5, of] => file.enum_type.get(at(*of)?)?.name.clone(),
+        [5, of, 2, value] => {
+            let of = file.enum_type.get(at(*of)?)?;
+            format!("{}.{}", of.name, word(&of.name, &of.value.get(at(*value)?)?.name))
         }
         _ => return None,
     };
@@ -425,5 +432,6 @@ mod tests {
     fn comments_are_found_by_name() {
         assert!(comments()["TaskBook"].starts_with("Tasks for a set of nodes"));
         assert_eq!(comments()["Targets.all"], "Every node. Must be said: an empty match is never all.");
+        assert_eq!(comments()["OnFailure.FinishWindow"], "Judged when the window is done.");
     }
 }

@@ -5,6 +5,7 @@ pub mod commit;
 pub mod defaults;
 mod descriptor;
 pub mod duration;
+pub mod explain;
 pub mod keys;
 pub mod kinds;
 pub mod manifest;

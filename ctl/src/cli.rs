@@ -75,6 +75,14 @@ pub(crate) enum Command {
     /// A whole cluster on this machine, each node with a root folder of its own.
     #[command(subcommand)]
     Dev(DevCommand),
+    /// What may be written where: kinds, fields, actions and their parameters.
+    #[command(after_help = "\
+Examples:
+  lockstep explain                          the kinds
+  lockstep explain book.spec.tasks          a field, and what is in it
+  lockstep explain action                   the actions
+  lockstep explain file.managed.mode        a parameter")]
+    Explain(Explain),
     /// JSON Schema of a kind, or of all, for editors.
     Schema {
         /// The kind.
@@ -299,6 +307,16 @@ pub(crate) struct Events {
     /// How to print.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// A kind and fields, a type, or an action and a parameter; none: the kinds.
+    #[arg(value_name = "KIND.FIELD…|ACTION.PARAMETER")]
+    pub(crate) path: Option<String>,
+    /// Write the whole reference into a folder: a page for each kind, one for types, one for actions.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "path")]
+    pub(crate) markdown: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

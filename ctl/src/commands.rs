@@ -4,6 +4,7 @@ mod apply;
 mod control;
 mod dev;
 mod events;
+mod explain;
 mod get;
 mod lint;
 mod local;
@@ -36,6 +37,7 @@ pub(crate) fn execute(cli: Cli) -> Result<()> {
             Ok(())
         }
         Command::Lint(lint) => lint::lint(lint, &namespace()),
+        Command::Explain(explain) => explain::explain(explain),
         Command::Schema { kind } => schema::schema(kind.as_deref()),
         Command::Run(run) if run.local => local::run(run, &namespace()),
         Command::Dev(dev) => dev::dev(dev),
@@ -76,6 +78,7 @@ async fn connected(cli: Cli) -> Result<()> {
         | Command::Init(_)
         | Command::Completion { .. }
         | Command::Lint(_)
+        | Command::Explain(_)
         | Command::Schema { .. }
         | Command::Dev(_) => {
             unreachable!("done above")

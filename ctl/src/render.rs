@@ -1,8 +1,11 @@
 //! Objects to text. Pure: what is printed depends on the arguments alone, but for `progress`, which owns the terminal.
 
 pub(crate) mod describe;
+pub(crate) mod explain;
 pub(crate) mod plan;
 pub(crate) mod progress;
+pub(crate) mod reference;
+pub(crate) mod screen;
 pub(crate) mod summary;
 pub(crate) mod table;
 
