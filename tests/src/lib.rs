@@ -7,4 +7,5 @@ pub mod hosts;
 pub mod http;
 pub mod intervals;
 pub mod process;
+pub mod rig;
 pub mod simulation;
