@@ -390,6 +390,28 @@ fn counts_durations_and_tasks_are_held_to_their_ranges() {
             "spec.runOptions.timeout",
         ));
     }
+    let gate = |gate: &str| book(&format!("runOptions: {{serialize: {{count: 1, gate: {gate}}}}}\n{TASKS}"));
+    let looks = |rest: &str| gate(&format!("{{check: [{{id: a, command.query: {{argv: [x]}}}}], {rest}}}"));
+    rows.extend([
+        row("gate alone", gate("{}"), "Required", (3, 44), "spec.runOptions.serialize.gate.check"),
+        row("gate empty", gate("{check: []}"), "OutOfRange", (3, 52), "spec.runOptions.serialize.gate.check"),
+        row("gate misspelt", looks("soaks: 1s"), "UnknownField", (3, 91), "spec.runOptions.serialize.gate.soaks"),
+        row(
+            "gate limit",
+            looks("retry: {limit: 0}"),
+            "OutOfRange",
+            (3, 106),
+            "spec.runOptions.serialize.gate.retry.limit",
+        ),
+        row(
+            "gate interval",
+            looks("retry: {interval: 0s}"),
+            "Duration",
+            (3, 109),
+            "spec.runOptions.serialize.gate.retry.interval",
+        ),
+        row("gate soak", looks("soak: 2d"), "Duration", (3, 97), "spec.runOptions.serialize.gate.soak"),
+    ]);
     let many = book(&format!("tasks:\n{}", "- {command.run: {argv: [a]}}\n".repeat(10_001)));
     rows.extend([
         row(

@@ -1,8 +1,9 @@
 //! What a Run would do, as text.
 
-use super::plural;
+use super::{plural, safe};
+use lockstep_apis::duration;
 use lockstep_apis::v1alpha::{
-    CountOrPercent, EarlyEnd, Group, LockMode, OnFailure, Segment, Snapshot, count_or_percent,
+    CompiledGate, CountOrPercent, EarlyEnd, Group, LockMode, OnFailure, Segment, Snapshot, count_or_percent,
 };
 use std::fmt::Write;
 
@@ -70,9 +71,26 @@ fn segment_lines(out: &mut String, plan: &Snapshot, number: usize, segment: &Seg
     };
     let _ = writeln!(out, "  segment {}{who}{waits}", number + 1);
     for task in &segment.tasks {
+        if let Some(gate) = &task.gate {
+            gate_line(out, gate);
+            continue;
+        }
         let secret = if task.secret { " (secret result)" } else { "" };
         let _ = writeln!(out, "    {}: {}{secret}", task.id, task.action);
     }
+}
+
+fn gate_line(out: &mut String, gate: &CompiledGate) {
+    let checks: Vec<&str> = gate.checks.iter().map(|check| check.id.as_str()).collect();
+    let _ = write!(out, "    health gate: {}", checks.join(", "));
+    if !gate.condition.is_empty() {
+        let _ = write!(out, ", until {}", safe(&gate.condition, 100));
+    }
+    let _ = write!(out, "; every {}, shut at most {} times", duration::format(gate.interval_ms), gate.limit);
+    if gate.soak_ms > 0 {
+        let _ = write!(out, ", open for {}", duration::format(gate.soak_ms));
+    }
+    out.push('\n');
 }
 
 /// A count as it was written.

@@ -10,6 +10,7 @@ use crate::expression::Expression;
 use crate::parameters::BookTexts;
 use crate::references::Root;
 
+pub(crate) mod gate;
 pub(crate) mod inputs;
 pub(crate) mod tasks;
 
@@ -32,9 +33,9 @@ pub fn book_parsed(book: &TaskBook, texts: &BookTexts) -> Vec<Violation> {
     }
     locks(&spec.locks, &mut violations);
     options(spec.run_options.as_ref(), &mut violations);
-    let serialized = spec.run_options.as_ref().is_some_and(|options| options.serialize.is_some());
+    let serialize = spec.run_options.as_ref().and_then(|options| options.serialize.as_ref());
     let declared: BTreeSet<&str> = spec.inputs.keys().map(String::as_str).collect();
-    violations.extend(tasks::check(&spec.tasks, texts, serialized, &declared).violations);
+    violations.extend(tasks::check(&spec.tasks, texts, serialize, &declared).violations);
     violations
 }
 
@@ -51,9 +52,9 @@ pub fn run(run: &Run) -> Vec<Violation> {
     }
     options(spec.run_options.as_ref(), &mut violations);
     if !spec.tasks.is_empty() {
-        let serialized = spec.run_options.as_ref().is_some_and(|options| options.serialize.is_some());
+        let serialize = spec.run_options.as_ref().and_then(|options| options.serialize.as_ref());
         let texts = BookTexts::parse(&spec.tasks);
-        violations.extend(tasks::check(&spec.tasks, &texts, serialized, &BTreeSet::new()).violations);
+        violations.extend(tasks::check(&spec.tasks, &texts, serialize, &BTreeSet::new()).violations);
         if let Some(name) = spec.inputs.keys().next() {
             let message = "only a book declares inputs: use `set` for the variables of a Run with tasks of its own";
             violations.push(of_field("UnknownInput", format!("spec.inputs.{name}"), message));

@@ -12,10 +12,12 @@ use lockstep_apis::{duration, params};
 use thiserror::Error;
 
 use crate::check;
-use crate::check::tasks::CheckedTask;
+use crate::check::gate::CheckedGate;
+use crate::check::tasks::{Checked, CheckedTask};
 use crate::parameters::BookTexts;
-use crate::references::Root;
+use crate::references::{References, Root};
 
+mod gate;
 mod order;
 mod retry;
 mod segments;
@@ -122,8 +124,8 @@ pub fn compile_parsed(admission: &Admission<'_>, texts: &BookTexts) -> Result<Sn
 
 fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts) -> Result<Snapshot, Rejection> {
     let declared = sources.inputs.keys().map(String::as_str).collect();
-    let checked = check::tasks::check(sources.tasks, texts, sources.options.serialize.is_some(), &declared);
-    let mut violations = checked.violations;
+    let checked = check::tasks::check(sources.tasks, texts, sources.options.serialize.as_ref(), &declared);
+    let mut violations = checked.violations.clone();
     violations.extend(forbidden(sources.tasks, admission.config));
     if !violations.is_empty() {
         return Err(Rejection::of("InvalidBook", violations));
@@ -138,10 +140,10 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
         OnUnreachable::Unspecified => OnUnreachable::Skip,
         given => given,
     };
-    let labels = labels_read(&checked.tasks);
+    let labels = labels_read(&checked);
     let nodes: Vec<SnapshotNode> =
         chosen.iter().map(|node| snapshot_node(node, on_unreachable, labels.as_ref())).collect();
-    let (groups, segments) = segments::cut(&checked.tasks, &sources.options, &inventory, &chosen, &nodes)?;
+    let (groups, segments) = segments::cut(&checked, &sources.options, &inventory, &chosen, &nodes)?;
     let mut snapshot = Snapshot {
         book_name: admission.book.map(|book| name_of(book.metadata.as_ref())).unwrap_or_default(),
         book_generation: admission.book.and_then(|book| book.metadata.as_ref()).map_or(0, |own| own.generation),
@@ -292,9 +294,11 @@ fn choose<'a>(sources: &Sources<'_>, inventory: &targets::Inventory<'a>) -> Resu
 }
 
 /// The labels that the tasks read; `None`: all of them may be read.
-fn labels_read(tasks: &[CheckedTask<'_>]) -> Option<BTreeSet<String>> {
+fn labels_read(checked: &Checked<'_>) -> Option<BTreeSet<String>> {
     let mut labels = BTreeSet::new();
-    for reference in tasks.iter().flat_map(|task| task.references.iter()) {
+    let gates: Vec<References> = checked.gates.iter().map(CheckedGate::references).collect();
+    let tasks = checked.tasks.iter().map(|task| &task.references);
+    for reference in tasks.chain(&gates).flat_map(References::iter) {
         match (reference.root, reference.path.first().map(String::as_str), reference.path.get(1)) {
             (Root::Nodes, ..) => return None,
             (Root::Node, Some("labels"), Some(label)) => {

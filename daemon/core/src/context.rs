@@ -17,6 +17,7 @@ pub struct Context {
     results: Option<Arc<Value>>,
     result: Option<Arc<Value>>,
     file: Option<Arc<Value>>,
+    checks: Option<Arc<Value>>,
     unknown: Arc<BTreeSet<String>>,
 }
 
@@ -148,6 +149,12 @@ impl Context {
         Self { file: Some(Arc::new(Value::text(path))), ..self.clone() }
     }
 
+    /// Adds a result to `checks`, in place of an older one.
+    pub fn add_check(&mut self, id: &str, result: Value) {
+        let checks = self.checks.get_or_insert_with(|| Arc::new(Value::map::<String>([])));
+        insert(Arc::make_mut(checks), id, result);
+    }
+
     /// From now on what reads this task's result, own or shared, is unknown: in a check, for what did not run.
     pub fn mark_unknown(&mut self, id: &str) {
         Arc::make_mut(&mut self.unknown).insert(id.to_owned());
@@ -176,6 +183,7 @@ impl Context {
             Root::Run => fixed.run.as_ref(),
             Root::Result => self.result.as_deref(),
             Root::File => self.file.as_deref(),
+            Root::Checks => self.checks.as_deref(),
         };
         value.ok_or_else(|| EvaluationError::wrong(format!("`{}` is not known here", root.name())))
     }

@@ -26,7 +26,7 @@ pub struct WrongText {
 }
 
 /// All texts of a task, parsed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct TaskTexts {
     /// Done only if true.
     pub when: Option<Expression>,
@@ -44,7 +44,7 @@ pub struct TaskTexts {
 }
 
 /// An action's parameters, parsed. Each is of the language that the action's proto says.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Parameters {
     entries: Vec<(String, Parameter)>,
 }

@@ -28,11 +28,13 @@ pub enum Root {
     Result,
     /// The path of the file that `validate` checks.
     File,
+    /// Results of a health gate's checks, by id.
+    Checks,
 }
 
 impl Root {
     /// All of them.
-    pub const ALL: [Root; 10] = [
+    pub const ALL: [Root; 11] = [
         Root::Node,
         Root::Facts,
         Root::Vars,
@@ -43,6 +45,7 @@ impl Root {
         Root::Run,
         Root::Result,
         Root::File,
+        Root::Checks,
     ];
 
     /// As it is written.
@@ -58,6 +61,7 @@ impl Root {
             Root::Run => "run",
             Root::Result => "result",
             Root::File => "file",
+            Root::Checks => "checks",
         }
     }
 
@@ -145,7 +149,8 @@ impl References {
         self.ids(Root::Shared)
     }
 
-    fn ids(&self, root: Root) -> impl Iterator<Item = &str> {
+    /// The ids that are read under a root that knows tasks by their ids.
+    pub fn ids(&self, root: Root) -> impl Iterator<Item = &str> {
         let mut last = None;
         self.iter().filter(move |reference| reference.root == root).filter_map(|r| r.path.first()).filter_map(
             move |id| {

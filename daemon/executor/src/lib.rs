@@ -4,6 +4,7 @@
 
 mod folder;
 pub mod frame;
+mod gate;
 pub mod journal;
 mod leftovers;
 pub mod local;

@@ -12,12 +12,16 @@ use lockstep_core::{
     template::TemplateCache,
 };
 
+use crate::gate::Gate;
+
 /// One task and its texts, parsed.
 #[derive(Debug)]
 pub(crate) struct Prepared<'w> {
     pub task: &'w CompiledTask,
     /// The error names the fields; checked books have none.
     pub texts: Result<Arc<TaskTexts>, String>,
+    /// It is a health gate, parsed.
+    pub gate: Option<Result<Gate<'w>, String>>,
 }
 
 /// The tasks of a segment, parsed, and what they read.
@@ -57,13 +61,18 @@ impl<'w> Preparation<'w> {
         mut texts_of: impl FnMut(&CompiledTask) -> Result<Arc<TaskTexts>, String>,
     ) -> Self {
         let mut references = References::default();
-        let prepare = |task| {
-            let texts = texts_of(task);
-            if let Ok(texts) = &texts {
-                let read = texts.references();
-                references.extend_if(&read, |reference| matches!(reference.root, Root::Facts | Root::Node));
-            }
-            Prepared { task, texts }
+        let mut note = |read: &References| {
+            references.extend_if(read, |reference| matches!(reference.root, Root::Facts | Root::Node));
+        };
+        let prepare = |task: &'w CompiledTask| {
+            let gate = task.gate.as_ref().map(|gate| Gate::of(gate, &mut TemplateCache::new()));
+            let texts = match &gate {
+                Some(_) => Ok(Arc::default()),
+                None => texts_of(task),
+            };
+            texts.iter().for_each(|texts| note(&texts.references()));
+            gate.iter().flatten().for_each(|gate| note(&gate.references()));
+            Prepared { task, texts, gate }
         };
         Self { tasks: tasks.into_iter().map(prepare).collect(), references }
     }
@@ -79,7 +88,7 @@ impl<'w> Preparation<'w> {
     }
 }
 
-fn said(wrong: &[WrongText]) -> String {
+pub(crate) fn said(wrong: &[WrongText]) -> String {
     wrong.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.error)).collect::<Vec<_>>().join("; ")
 }
 

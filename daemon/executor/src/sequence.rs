@@ -13,6 +13,7 @@ use lockstep_core::{context::Context, expression::EvaluationError, parameters::T
 use lockstep_modules::{Action, Cancel, Done, Host, Scope, Stream, Unsynced};
 
 use crate::{
+    gate::Gate,
     journal::JournalError,
     masking::Masker,
     output::TaskOutput,
@@ -68,12 +69,13 @@ impl Segment<'_> {
         ledger: &mut dyn Ledger,
     ) -> Result<Vec<TaskReport>, JournalError> {
         let mut reports = Vec::with_capacity(tasks.len());
-        for Prepared { task, texts } in tasks {
+        for Prepared { task, texts, gate } in tasks {
             let started = Instant::now();
             let at_ms = now_ms();
-            let ended = match texts {
-                Ok(texts) => self.task(task, texts, at_ms, ledger)?,
-                Err(message) => Ended::failed(message.as_str()),
+            let ended = match (texts, gate) {
+                (_, Some(Ok(gate))) => self.gate(task, gate, at_ms, ledger)?,
+                (Ok(texts), None) => self.task(task, texts, at_ms, ledger)?,
+                (Err(message), None) | (_, Some(Err(message))) => Ended::failed(message.as_str()),
             };
             let Outgoing { mut report, stop } = self.outgoing(task, ended);
             report.started_ms = at_ms;
@@ -85,6 +87,20 @@ impl Segment<'_> {
             }
         }
         Ok(reports)
+    }
+
+    fn gate(
+        &mut self,
+        task: &CompiledTask,
+        gate: &Gate<'_>,
+        at_ms: u64,
+        ledger: &mut dyn Ledger,
+    ) -> Result<Ended, JournalError> {
+        if self.cancel.is_thrown() || ledger.is_cancelled() {
+            return Ok(Ended::new(Outcome::Cancelled, "cancelled before it started"));
+        }
+        ledger.intent(task, at_ms)?;
+        Ok(self.pass(task, gate, ledger))
     }
 
     fn task(
@@ -267,6 +283,6 @@ impl Segment<'_> {
     }
 }
 
-fn named(text: &str) -> Option<&str> {
+pub(crate) fn named(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }

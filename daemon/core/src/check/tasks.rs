@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_apis::nearest::nearest;
-use lockstep_apis::v1alpha::{Task, Value, Violation};
+use lockstep_apis::v1alpha::{Serialize, Task, Value, Violation};
 use lockstep_apis::violation::of_field;
 
+use super::gate::{self, CheckedGate};
 use crate::parameters::{BookTexts, TaskTexts, WrongText};
 use crate::references::{Reference, References, Root};
 
@@ -13,6 +14,8 @@ use crate::references::{Reference, References, Root};
 pub(crate) struct Checked<'t> {
     /// In the order of the book.
     pub(crate) tasks: Vec<CheckedTask<'t>>,
+    /// The rollout groups' health gates.
+    pub(crate) gates: Vec<CheckedGate>,
     /// All that is wrong.
     pub(crate) violations: Vec<Violation>,
 }
@@ -35,12 +38,12 @@ pub fn default_id(name: &str) -> String {
     if id.starts_with(|c: char| c.is_ascii_digit()) { format!("_{id}") } else { id }
 }
 
-/// Checks a list of tasks, whose texts are these. `serialized`: the book is a rollout group. `inputs`: the names that
-/// it declares.
+/// Checks a list of tasks, whose texts are these. `serialize`: the book is a rollout group. `inputs`: the names that it
+/// declares.
 pub(crate) fn check<'t>(
     tasks: &'t [Task],
     texts: &BookTexts,
-    serialized: bool,
+    serialize: Option<&Serialize>,
     inputs: &BTreeSet<&str>,
 ) -> Checked<'t> {
     let mut violations = Vec::new();
@@ -48,7 +51,7 @@ pub(crate) fn check<'t>(
     let mut parsed_tasks = Vec::with_capacity(tasks.len());
     for (index, task) in tasks.iter().enumerate() {
         let parsed = texts.of(index).expect("invariant: the texts are those of these tasks");
-        let parsed = parsed.map_err(|wrong| wrong_texts(task, index, wrong, &mut violations)).ok();
+        let parsed = parsed.map_err(|wrong| wrong_texts(task, &field_of(index, ""), wrong, &mut violations)).ok();
         let limited = task.targets.as_ref().is_some_and(|targets| targets.limit == 1);
         checked.push(CheckedTask {
             task,
@@ -60,28 +63,42 @@ pub(crate) fn check<'t>(
     }
     let keeps_secrets = tasks.iter().any(is_secret);
     let book = Book { ids: ids(&checked, &mut violations), tasks: &checked, inputs };
+    let mut gates: Vec<CheckedGate> = Vec::new();
+    gates.extend(
+        serialize
+            .and_then(|serialize| serialize.gate.as_ref())
+            .map(|gate| gate::check(gate, "spec.runOptions.serialize.gate".to_owned(), tasks.len(), &mut violations)),
+    );
     for (index, (own, texts)) in checked.iter().zip(parsed_tasks).enumerate() {
-        rollout(own.task, index, serialized, &mut violations);
+        rollout(own.task, index, serialize.is_some(), &mut violations);
+        gates.extend(
+            own.task
+                .serialize
+                .as_ref()
+                .and_then(|serialize| serialize.gate.as_ref())
+                .map(|gate| gate::check(gate, field_of(index, ".serialize.gate"), index + 1, &mut violations)),
+        );
         book.references(index, texts.map(|texts| &**texts), &mut violations);
         if let Some(texts) = texts.filter(|_| keeps_secrets) {
-            book.secrets(index, texts, &mut violations);
+            book.secrets(own.task, &field_of(index, ""), texts, &mut violations);
         }
     }
-    Checked { tasks: checked, violations }
+    gates.iter().for_each(|gate| book.gate(gate, &mut violations));
+    Checked { tasks: checked, gates, violations }
 }
 
 fn field_of(index: usize, below: &str) -> String {
     format!("spec.tasks[{index}]{below}")
 }
 
-fn wrong_texts(task: &Task, index: usize, wrong: &[WrongText], violations: &mut Vec<Violation>) {
+pub(super) fn wrong_texts(task: &Task, at: &str, wrong: &[WrongText], violations: &mut Vec<Violation>) {
     for WrongText { field, error } in wrong {
         // Parameters are written under the action's own key.
         let below = match field.strip_prefix("parameters") {
             Some(rest) => format!(".{}{rest}", task.action),
             None => format!(".{field}"),
         };
-        violations.push(of_field("Expression", field_of(index, &below), error.to_string()));
+        violations.push(of_field("Expression", format!("{at}{below}"), error.to_string()));
     }
 }
 
@@ -135,11 +152,15 @@ struct Book<'c, 't> {
 impl Book<'_, '_> {
     fn references(&self, index: usize, texts: Option<&TaskTexts>, violations: &mut Vec<Violation>) {
         for reference in self.tasks[index].references.iter() {
-            if let Some(message) = self.wrong_reference(index, reference) {
+            if let Some(message) = self.wrong_reference(index, Some(index), reference) {
                 violations.push(of_field("Reference", field_of(index, ""), message));
             }
         }
         let own = &self.tasks[index].references;
+        if own.uses(Root::Checks) {
+            let message = format!("`checks` is not known here: {}", known_where(Root::Checks));
+            violations.push(of_field("Reference", field_of(index, ""), message));
+        }
         let Some(texts) = texts.filter(|_| own.uses(Root::Result) || own.uses(Root::File)) else { return };
         // Names that only some fields know.
         if let Some(when) = &texts.when {
@@ -169,10 +190,31 @@ impl Book<'_, '_> {
         }
     }
 
-    fn wrong_reference(&self, index: usize, reference: &Reference) -> Option<String> {
+    /// What a health gate reads of the group's tasks and of the book.
+    fn gate(&self, gate: &CheckedGate, violations: &mut Vec<Violation>) {
+        for reference in gate.references().iter() {
+            let message = match reference.root {
+                Root::Result | Root::File => {
+                    let used = gate.condition.uses(reference.root)
+                        || gate.checks.iter().any(|(_, texts)| texts.rendered_references().uses(reference.root));
+                    used.then(|| {
+                        format!("`{}` is not known here: {}", reference.root.name(), known_where(reference.root))
+                    })
+                }
+                _ => self.wrong_reference(gate.end, None, reference),
+            };
+            violations.extend(message.map(|message| of_field("Reference", gate.field.clone(), message)));
+        }
+        for (index, (check, texts)) in gate.checks.iter().enumerate() {
+            self.secrets(check, &format!("{}.check[{index}]", gate.field), texts, violations);
+        }
+    }
+
+    /// What is wrong with a reference to be read before the task `index`, by the task `own`.
+    fn wrong_reference(&self, index: usize, own: Option<usize>, reference: &Reference) -> Option<String> {
         let first = reference.path.first().map(String::as_str);
         match reference.root {
-            Root::Results | Root::Shared => self.wrong_task(index, reference),
+            Root::Results | Root::Shared => self.wrong_task(index, own, reference),
             Root::Inputs => {
                 let name = first?;
                 if self.inputs.contains(name) {
@@ -191,7 +233,7 @@ impl Book<'_, '_> {
     }
 
     /// `results.x` and `shared.x` name an earlier task; `shared` one that a single node does.
-    fn wrong_task(&self, index: usize, reference: &Reference) -> Option<String> {
+    fn wrong_task(&self, index: usize, own: Option<usize>, reference: &Reference) -> Option<String> {
         let root = reference.root.name();
         let Some(id) = reference.path.first() else {
             return Some(format!("reads `{root}` as a whole: name the task, as in `{root}.ID`"));
@@ -205,7 +247,7 @@ impl Book<'_, '_> {
             return Some(format!("reads `{root}.{id}`, and no task has the id `{id}`: {hint}"));
         };
         if producer >= index {
-            let where_it_is = if producer == index { "this task itself" } else { "a later task" };
+            let where_it_is = if Some(producer) == own { "this task itself" } else { "a later task" };
             return Some(format!("reads `{root}.{id}` of {where_it_is}: only results of earlier tasks are there"));
         }
         if reference.root == Root::Shared && !self.tasks[producer].single_producer {
@@ -218,8 +260,7 @@ impl Book<'_, '_> {
     }
 
     /// What other users of the machine can see holds no secret, unless the task says so.
-    fn secrets(&self, index: usize, texts: &TaskTexts, violations: &mut Vec<Violation>) {
-        let task = self.tasks[index].task;
+    fn secrets(&self, task: &Task, at: &str, texts: &TaskTexts, violations: &mut Vec<Violation>) {
         let allowed = |name: &str| {
             let given = task.parameters.as_ref().and_then(|parameters| parameters.get(name));
             given.and_then(Value::as_bool).unwrap_or(false)
@@ -232,8 +273,8 @@ impl Book<'_, '_> {
                     "puts the secret `{secret}` where every user of the machine can read it: use `stdin` or a file of \
                      mode 0600, or say `secretArgv: true`"
                 );
-                let field = format!(".{}.{name}", task.action);
-                violations.push(of_field("SecretExposed", field_of(index, &field), message));
+                let field = format!("{at}.{}.{name}", task.action);
+                violations.push(of_field("SecretExposed", field, message));
             }
         }
         if let Some(secret) = self.secret_in(&texts.environment_references())
@@ -243,7 +284,7 @@ impl Book<'_, '_> {
                 "puts the secret `{secret}` into the environment: use `stdin` or a file of mode 0600, or say \
                  `secretEnvironment: true`"
             );
-            violations.push(of_field("SecretExposed", field_of(index, ".environment"), message));
+            violations.push(of_field("SecretExposed", format!("{at}.environment"), message));
         }
     }
 
@@ -260,6 +301,7 @@ impl Book<'_, '_> {
 fn known_where(root: Root) -> &'static str {
     match root {
         Root::Result => "only `success`, `changed` and `retries.until` judge a result",
+        Root::Checks => "only a health gate (`serialize.gate`) has checks",
         _ => "only `validate` checks a file",
     }
 }

@@ -97,6 +97,50 @@ fn each_mistake_is_named_with_its_field_and_what_to_do() {
             "Expression spec.tasks[0].serialize.orderBy: line 1, column 1: unknown name `nod`: did you mean `node`?",
         ),
         (
+            "  runOptions: {serialize: {count: 1, gate: {check: [{id: a, command.run: {argv: [x]}}]}}}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "NotReadOnly spec.runOptions.serialize.gate.check[0].command.run: `command.run` may change the node",
+        ),
+        (
+            "  runOptions: {serialize: {count: 1, gate: {check: [{id: a, command.query: {argv: [x]}, when: 'true'}]}}}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "NotInGate spec.runOptions.serialize.gate.check[0]: is a check of a gate: it has `id`",
+        ),
+        (
+            "  runOptions: {serialize: {count: 1, gate: {check: [{command.query: {argv: [x]}}]}}}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Required spec.runOptions.serialize.gate.check[0].id: is read by its `id`",
+        ),
+        (
+            "  runOptions: {serialize: {count: 1, gate: {check: [{id: a, command.query: {argv: [x]}}, {id: a, command.query: {argv: [x]}}]}}}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "DuplicateId spec.runOptions.serialize.gate.check[1].id: has the id `a` of another check",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, serialize: {count: 1, gate: {check: [{id: up, command.query: {argv: [x]}}], condition: checks.pu.exitCode == 0}}}]",
+            "Reference spec.tasks[0].serialize.gate.condition: reads `checks.pu`, and no check before it has the id `pu`: did you mean `checks.up`?",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, serialize: {count: 1, gate: {check: [{id: b, command.query: {argv: [\"${{ checks.c.stdout }}\"]}}, {id: c, command.query: {argv: [x]}}]}}}]",
+            "Reference spec.tasks[0].serialize.gate.check[0]: reads `checks.c`, and no check before it has the id `c`: no check is before it",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, serialize: {count: 1, gate: {check: [{id: b, command.query: {argv: [x, \"${{ 1 + }}\"]}}]}}}]",
+            "Expression spec.tasks[0].serialize.gate.check[0].command.query.argv[1]: line 1, column",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, serialize: {count: 1, gate: {check: [{id: b, command.query: {argv: [x]}}], condition: results.c.changed}}}, {name: c, command.run: {argv: [x]}}]",
+            "Reference spec.tasks[0].serialize.gate: reads `results.c` of a later task",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, serialize: {count: 1, gate: {check: [{id: b, command.query: {argv: [x]}}], condition: result.exitCode == 0}}}]",
+            "Reference spec.tasks[0].serialize.gate: `result` is not known here",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, when: checks.b.changed}]",
+            "Reference spec.tasks[0]: `checks` is not known here: only a health gate (`serialize.gate`) has checks",
+        ),
+        (
+            "  runOptions: {serialize: {count: 1, gate: {check: [{id: c, command.query: {argv: [x, \"${{ results.t.stdout }}\"]}}]}}}\n  tasks: [{name: t, command.run: {argv: [mk]}, register: {secret: true}}]",
+            "SecretExposed spec.runOptions.serialize.gate.check[0].command.query.argv: puts the secret `results.t.stdout`",
+        ),
+        (
             "  inputs: {version: {type: string}}\n  tasks: [{name: a, command.run: {argv: [\"${{ inputs.vresion }}\"]}}]",
             "reads `inputs.vresion`, which the book does not declare: did you mean `version`?",
         ),

@@ -8,9 +8,11 @@ use lockstep_apis::v1alpha::{CompiledRetries, CompiledTask, OnInterrupt, Retries
 use lockstep_apis::{duration, params};
 
 use super::targets::{self, Inventory};
-use super::{AdmissionNode, CheckedTask, EarlyEnd, Group, Rejection, RunOptions, Segment, order, windows};
+use super::{AdmissionNode, CheckedTask, EarlyEnd, Group, Rejection, RunOptions, Segment, gate, order, windows};
 use crate::check;
-use crate::references::Root;
+use crate::check::gate::CheckedGate;
+use crate::check::tasks::Checked;
+use crate::references::{References, Root};
 
 /// Default of a task's `timeout`, in milliseconds: ten minutes.
 const TASK_TIMEOUT_MS: u64 = 600_000;
@@ -23,13 +25,14 @@ const RETRY_INTERVAL_MS: u64 = 5000;
 
 /// Groups and segments of a Run whose nodes are `chosen` and, in the same order, `nodes`.
 pub(super) fn cut(
-    tasks: &[CheckedTask<'_>],
+    checked: &Checked<'_>,
     options: &RunOptions,
     inventory: &Inventory<'_>,
     chosen: &[AdmissionNode<'_>],
     nodes: &[SnapshotNode],
 ) -> Result<(Vec<Group>, Vec<Segment>), Rejection> {
-    let cutting = Cutting { read: Read::of(tasks), inventory, chosen, nodes };
+    let tasks = &checked.tasks;
+    let cutting = Cutting { read: Read::of(checked), inventory, chosen, nodes };
     let all: Vec<u32> = (0..nodes.len() as u32).collect();
     let (mut groups, mut segments) = (Vec::new(), Vec::new());
     for range in ranges(tasks, options) {
@@ -45,6 +48,14 @@ pub(super) fn cut(
         let mut group = windows::group(serialize, options, &members)?;
         group.first_segment = segments.len() as u32;
         cutting.segments(&tasks[range.clone()], range.start, own.is_some(), &members, &mut segments)?;
+        if let Some(gate) = serialize.and_then(|serialize| serialize.gate.as_ref()) {
+            let mut own = segments.split_off(group.first_segment as usize);
+            gate::close(gate, groups.len() as u32, &mut own);
+            segments.append(&mut own);
+            let read = checked.gates.iter().filter(|checked| checked.end == range.end);
+            let last = segments.last_mut().expect("invariant: a closed group has a segment");
+            read.for_each(|gate| reads(last, &gate.references()));
+        }
         group.segment_count = segments.len() as u32 - group.first_segment;
         groups.push(group);
     }
@@ -72,14 +83,21 @@ struct Read {
 }
 
 impl Read {
-    fn of(tasks: &[CheckedTask<'_>]) -> Self {
-        let ids = |root| {
-            let all = tasks.iter().flat_map(|task| task.references.iter());
-            all.filter(|reference| reference.root == root)
-                .filter_map(|reference| reference.path.first().cloned())
-                .collect()
-        };
+    fn of(checked: &Checked<'_>) -> Self {
+        let gates: Vec<References> = checked.gates.iter().map(CheckedGate::references).collect();
+        let all = || checked.tasks.iter().map(|task| &task.references).chain(&gates);
+        let ids = |root| all().flat_map(|references| references.ids(root)).map(str::to_owned).collect();
         Self { results: ids(Root::Results), shared: ids(Root::Shared) }
+    }
+}
+
+/// Notes in a segment what one of its tasks reads of others.
+fn reads(segment: &mut Segment, references: &References) {
+    segment.reads_nodes |= references.uses(Root::Nodes);
+    for id in references.shared() {
+        if !segment.reads_shared.iter().any(|known| known == id) {
+            segment.reads_shared.push(id.to_owned());
+        }
     }
 }
 
@@ -109,11 +127,7 @@ impl Cutting<'_> {
             open = !apart;
             let segment = segments.last_mut().expect("invariant: the first task opens a segment");
             segment.tasks.push(self.task(own, (first + offset) as u32));
-            segment.reads_nodes |= own.references.uses(Root::Nodes);
-            for reference in own.references.iter().filter(|reference| reference.root == Root::Shared) {
-                let id = reference.path.first().filter(|id| !segment.reads_shared.contains(id));
-                segment.reads_shared.extend(id.cloned());
-            }
+            reads(segment, &own.references);
         }
         Ok(())
     }
@@ -192,6 +206,7 @@ impl Cutting<'_> {
             on_interrupt: on_interrupt.into(),
             retries: task.retries.as_ref().map(retries),
             ignore_errors: task.ignore_errors,
+            gate: None,
         }
     }
 }

@@ -108,7 +108,8 @@ fn transcript(snapshot: &Snapshot) -> String {
                 .map(|task| {
                     let marks = [(task.keep_result, "+"), (task.shared, "!"), (task.secret, "*")];
                     let marks: String = marks.iter().filter(|(set, _)| *set).map(|(_, mark)| *mark).collect();
-                    format!("{}{marks}", task.id)
+                    let id = if task.gate.is_some() { "[gate]" } else { &task.id };
+                    format!("{id}{marks}")
                 })
                 .collect();
             let reads = if segment.reads_shared.is_empty() {
@@ -199,6 +200,46 @@ fn order_by_says_who_goes_first_and_equals_go_by_name() {
         "InvalidOrderBy: `orderBy: facts.cpu` puts the node `n1` nowhere: it is a map, and must be a number or a text"
     );
     assert!(order("facts.cpu.cuont").starts_with("InvalidOrderBy: `orderBy: facts.cpu.cuont` puts the node `n1`"));
+}
+
+const GATE: &str = "gate: {check: [{id: c, command.query: {argv: [x, \"${{ shared.o.stdout }}\"]}}], \
+                    condition: checks.c.changed || results.a.changed, retry: {interval: 2s}, soak: 1m}";
+
+#[test]
+fn a_gate_ends_the_last_segment_of_its_group_and_is_passed_by_every_node() {
+    let spec = |last: &str| {
+        format!(
+            "{ALL}  runOptions: {{serialize: {{count: 1, {GATE}}}}}\n  tasks: [{{name: o, runOnce: true, time.sleep: 1s}}, \
+             {{name: a, time.sleep: 1s}}{last}]"
+        )
+    };
+    assert_eq!(
+        of(&cluster(2), &spec("")),
+        "serialized, StopNow after 0: 1[n1] 1[n2]\n  n1: o+!\n  all: a+ [gate] reads o"
+    );
+    // Only some do the last task: the gate is every node's all the same.
+    assert_eq!(
+        of(&cluster(2), &spec(", {name: b, time.sleep: 1s, targets: {nodes: [n2]}}")),
+        "serialized, StopNow after 0: 1[n1] 1[n2]\n  n1: o+!\n  all: a+\n  n2: b\n  all: [gate] reads o"
+    );
+}
+
+#[test]
+fn a_tasks_gate_is_its_groups_and_has_defaults() {
+    let gate = "gate: {check: [{name: Is up, command.query: {argv: [x]}}]}";
+    let spec = format!(
+        "{ALL}  tasks: [{{name: a, time.sleep: 1s, serialize: {{count: 1, {gate}}}}}, {{name: b, time.sleep: 1s}}]"
+    );
+    assert_eq!(
+        of(&cluster(1), &spec),
+        "serialized, StopNow after 0: 1[n1]\n  all: a [gate]\nall at once, StopNow after 0: 1[n1]\n  all: b"
+    );
+    let snapshot = cluster(1).compile(&run("  taskBooks: [web]"), Some(&book(&spec))).unwrap();
+    let task = &snapshot.segments[0].tasks[1];
+    let gate = task.gate.as_ref().unwrap();
+    assert_eq!((gate.interval_ms, gate.limit, gate.soak_ms), (5_000, 20, 0));
+    assert_eq!((gate.checks[0].id.as_str(), gate.checks[0].timeout_ms), ("is_up", 30_000));
+    assert!(task.on_interrupt() == OnInterrupt::Rerun && task.index > 10_000);
 }
 
 #[test]
