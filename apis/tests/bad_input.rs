@@ -651,6 +651,27 @@ fn parameters_of_edits_are_refused_before_they_reach_a_node() {
 }
 
 #[test]
+fn parameters_of_scripts_and_waits_are_refused_before_they_reach_a_node() {
+    check(vec![
+        at_part("B52 neither", "command.script: {args: [a]}", "{", "OneOf", "spec.tasks[0].command.script"),
+        at_part("B52 both", "command.script: {script: a, template: b}", "{", "OneOf", "spec.tasks[0].command.script"),
+        at_part(
+            "B52 text",
+            "command.script: {script: a, args: b}",
+            "b}",
+            "TypeMismatch",
+            "spec.tasks[0].command.script.args",
+        ),
+        at_part("nothing", "wait.for: {interval: 1s}", "{", "OneOf", "spec.tasks[0].wait.for"),
+        at_part("port", "wait.for: {port: 65536}", "65536", "OutOfRange", "spec.tasks[0].wait.for.port"),
+        at_part("both", "wait.for: {port: 1, path: /a}", "{", "OneOf", "spec.tasks[0].wait.for"),
+        at_part("fast", "wait.for: {port: 1, interval: 1ms}", "1ms", "Duration", "spec.tasks[0].wait.for.interval"),
+        at_part("empty", "debug.print: {}", "{", "Required", "spec.tasks[0].debug.print.message"),
+        at_part("near", "debug.pint: a", "debug", "UnknownAction", "spec.tasks[0].debug.pint"),
+    ]);
+}
+
+#[test]
 fn all_faults_of_a_file_come_at_once_in_order_with_the_nearest_spelling() {
     let text = "metadata: {apiVersion: v1alpha, kind: TaskBook, name: Web, namespace: shop}\nspec:\n  tagets: {all: true}\n  tasks:\n  - file.manged: {path: /a}\n  - command.run: {argv: ls}\n---\nmetadata: {apiVersion: v1alpha, kind: Nod, name: a}\n";
     let found = manifest::decode("in.yaml", text.as_bytes(), None).unwrap_err();

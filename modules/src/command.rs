@@ -2,21 +2,30 @@
 //! watched and ended is the host's business.
 
 mod capture;
+mod script;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use lockstep_apis::v1alpha::Value;
 
-use crate::action::{Action, Done, Outcome, Scope, Stream};
+use crate::action::{Done, Function, Outcome, Scope, Stream};
 use crate::host::{self, Command, Ended, Ending, Reader, Stop, Stopped, User};
 use crate::parameters::Parameters;
 use capture::Capture;
+use script::Script;
+
+/// `command.query`.
+pub(crate) static QUERY: Function =
+    Function { name: "command.query", perform: |given, scope| perform(Wanted::read(given, Source::Query)?, scope) };
 
 /// `command.run`.
-pub(crate) struct Run;
-/// `command.query`.
-pub(crate) struct Query;
+pub(crate) static RUN: Function =
+    Function { name: "command.run", perform: |given, scope| perform(Wanted::read(given, Source::Run)?, scope) };
+
+/// `command.script`.
+pub(crate) static SCRIPT: Function =
+    Function { name: "command.script", perform: |given, scope| perform(Wanted::read(given, Source::Script)?, scope) };
 
 /// Where commands are looked for, unless the task's environment says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -26,29 +35,19 @@ const LANG: &str = "C.UTF-8";
 /// The variable that names the root folder, if there is one; it is absolute.
 const ROOT: &str = "LOCKSTEP_ROOT";
 
-impl Action for Run {
-    fn name(&self) -> &'static str {
-        "command.run"
-    }
-
-    fn perform(&self, parameters: &Value, scope: &mut Scope<'_>) -> Done {
-        perform(parameters, true, scope).unwrap_or_else(|done| done)
-    }
-}
-
-impl Action for Query {
-    fn name(&self) -> &'static str {
-        "command.query"
-    }
-
-    fn perform(&self, parameters: &Value, scope: &mut Scope<'_>) -> Done {
-        perform(parameters, false, scope).unwrap_or_else(|done| done)
-    }
+/// Which of the actions asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Run,
+    Query,
+    Script,
 }
 
 /// What a book asks for.
+#[derive(Default)]
 struct Wanted {
     argv: Vec<String>,
+    script: Option<Script>,
     creates: Option<String>,
     removes: Option<String>,
     unless: Vec<String>,
@@ -56,31 +55,23 @@ struct Wanted {
     stdin: Option<String>,
     umask: Option<u32>,
     exit_codes: Vec<i64>,
-    /// `command.run`, not `command.query`.
+    /// Not `command.query`.
     changes: bool,
 }
 
 impl Wanted {
-    fn read(parameters: &Value, changes: bool) -> Result<Wanted, Done> {
+    fn read(parameters: &Value, source: Source) -> Result<Wanted, Done> {
         let mut from = Parameters::new(parameters, None);
-        let argv = from.texts("argv");
-        let argv = match from.text("shell").filter(|line| !line.is_empty()) {
-            None => argv,
-            Some(_) if !argv.is_empty() => {
-                from.fault("argv and shell exclude each other");
-                argv
-            }
-            Some(line) => vec!["/bin/sh".to_owned(), "-c".to_owned(), line],
-        };
-        if argv.first().is_none_or(String::is_empty) {
-            from.fault("argv or shell is missing");
+        let mut wanted = Wanted { changes: source != Source::Query, ..Wanted::default() };
+        match source {
+            Source::Script => wanted.script = Some(Script::read(&mut from)),
+            Source::Run | Source::Query => wanted.argv = argv(&mut from),
         }
-        let exit_codes = from.integers("exitCodes");
-        let mut wanted = Wanted { argv, exit_codes, changes, ..Wanted::nothing() };
+        wanted.exit_codes = from.integers("exitCodes");
         wanted.stdin = from.text("stdin");
         // Whether secrets may be there was judged when the parameters were rendered.
         let _ = (from.flag("secretArgv"), from.flag("secretEnvironment"));
-        if changes {
+        if wanted.changes {
             wanted.creates = from.text("creates").filter(|path| !path.is_empty());
             wanted.removes = from.text("removes").filter(|path| !path.is_empty());
             wanted.unless = from.texts("unless");
@@ -94,32 +85,46 @@ impl Wanted {
         Ok(wanted)
     }
 
-    fn nothing() -> Wanted {
-        Wanted {
-            argv: Vec::new(),
-            creates: None,
-            removes: None,
-            unless: Vec::new(),
-            only_if: Vec::new(),
-            stdin: None,
-            umask: None,
-            exit_codes: Vec::new(),
-            changes: false,
-        }
-    }
-
     fn has_commands_as_guards(&self) -> bool {
         !self.unless.is_empty() || !self.only_if.is_empty()
     }
+
+    /// The command in its surroundings.
+    fn command<'a>(&'a self, surroundings: &Surroundings<'a>) -> Command<'a> {
+        let (stdin, umask) = (self.stdin.as_deref().map(str::as_bytes), self.umask);
+        let Some(script) = &self.script else {
+            return Command { stdin, umask, ..surroundings.command(&self.argv) };
+        };
+        let mut command = Command { stdin, umask, ..surroundings.command(&script.interpreter) };
+        command.file = Some(host::Handed { content: script.body.as_bytes(), at: command.argv.len() });
+        command.argv.extend(script.args.iter().map(String::as_str));
+        command
+    }
 }
 
-fn perform(parameters: &Value, changes: bool, scope: &mut Scope<'_>) -> Result<Done, Done> {
-    let wanted = Wanted::read(parameters, changes)?;
+/// The command that `argv` or `shell` give.
+fn argv(from: &mut Parameters<'_>) -> Vec<String> {
+    let argv = from.texts("argv");
+    let argv = match from.text("shell").filter(|line| !line.is_empty()) {
+        None => argv,
+        Some(_) if !argv.is_empty() => {
+            from.fault("argv and shell exclude each other");
+            argv
+        }
+        Some(line) => vec!["/bin/sh".to_owned(), "-c".to_owned(), line],
+    };
+    if argv.first().is_none_or(String::is_empty) {
+        from.fault("argv or shell is missing");
+    }
+    argv
+}
+
+fn perform(wanted: Wanted, scope: &mut Scope<'_>) -> Result<Done, Done> {
     let deadline = scope.timeout.map(|timeout| Instant::now() + timeout);
     if let Some(reason) = guarded_by_path(&wanted, scope)? {
         return Ok(unneeded(reason));
     }
-    if scope.check && changes {
+    if scope.check && wanted.changes {
         return Ok(predict(&wanted));
     }
     let login = scope.user.map(|name| scope.host.login(name)).transpose()?;
@@ -137,13 +142,8 @@ fn perform(parameters: &Value, changes: bool, scope: &mut Scope<'_>) -> Result<D
         output(stream, bytes);
     };
     let surroundings = Surroundings::of(scope.host, scope.environment, scope.working_directory, &place);
-    let command = Command {
-        stdin: wanted.stdin.as_deref().map(str::as_bytes),
-        umask: wanted.umask,
-        ..surroundings.command(&wanted.argv)
-    };
     let stop = Stop { cancel: scope.cancel, deadline, grace: scope.grace };
-    let ended = run(scope.host, &command, &stop, changes, &mut reader)?;
+    let ended = run(scope.host, &wanted.command(&surroundings), &stop, wanted.changes, &mut reader)?;
     Ok(judge(&wanted, ended, &stdout, &stderr, scope))
 }
 
@@ -192,6 +192,7 @@ impl<'a> Surroundings<'a> {
             login: self.login,
             umask: None,
             stdin: None,
+            file: None,
         }
     }
 }
@@ -217,6 +218,35 @@ pub(crate) fn run_plain(argv: &[String], scope: &mut Scope<'_>) -> Result<Ended,
     let surroundings = Surroundings::of(scope.host, scope.environment, scope.working_directory, &place);
     let stop = Stop { cancel: scope.cancel, deadline: place.deadline, grace: scope.grace };
     run(scope.host, &surroundings.command(argv), &stop, false, &mut *scope.output)
+}
+
+/// Runs one of the system's programs that changes the machine, to its end, in the task's surroundings.
+///
+/// # Errors
+/// It did not succeed. What it says is in the message; what it changed until then, it changed.
+pub(crate) fn run_tool(argv: &[String], stdin: Option<&str>, scope: &mut Scope<'_>) -> Result<(), Done> {
+    let place = Place { login: None, deadline: scope.timeout.map(|timeout| Instant::now() + timeout) };
+    let surroundings = Surroundings::of(scope.host, scope.environment, None, &place);
+    let command = Command { stdin: stdin.map(str::as_bytes), ..surroundings.command(argv) };
+    let stop = Stop { cancel: scope.cancel, deadline: place.deadline, grace: scope.grace };
+    let mut said = Capture::default();
+    let output = &mut *scope.output;
+    let mut reader = |stream: Stream, bytes: &[u8]| {
+        said.take(bytes);
+        output(stream, bytes);
+    };
+    let ended = run(scope.host, &command, &stop, true, &mut reader)?;
+    if let Some(stopped) = ended.stopped {
+        return Err(cut_short(stopped, ended.ending, scope, []));
+    }
+    match ended.ending {
+        Ending::Exit(0) => Ok(()),
+        ending => {
+            let said =
+                said.last_line().filter(|_| !scope.sensitive).map(|line| format!(": {line}")).unwrap_or_default();
+            Err(Done::failed("ProgramFailed", format!("{} ended with {}{said}", argv[0], describe(ending))))
+        }
+    }
 }
 
 /// Why `creates` or `removes` say that there is nothing to do.

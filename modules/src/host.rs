@@ -8,6 +8,7 @@ mod directory;
 mod error;
 mod filesystem;
 mod link;
+mod network;
 mod path;
 mod place;
 mod remove;
@@ -24,10 +25,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-pub(crate) use accounts::User;
-use accounts::{Accounts, no_group, no_user, number};
+pub(crate) use accounts::{Accounts, Shadow, User};
+use accounts::{no_group, no_user, number};
 pub use children::rest;
-pub(crate) use children::{Command, Ended, Ending, Reader, Stop, Stopped};
+pub(crate) use children::{Command, Ended, Ending, Handed, Reader, Stop, Stopped};
 pub(crate) use content::Content;
 pub use error::{HostError, Kind};
 use filesystem::Durability;
@@ -135,8 +136,16 @@ impl Host {
     pub(crate) fn login(&self, name: &str) -> Result<(User, Vec<u32>), HostError> {
         let accounts = self.accounts(false);
         let user = accounts.user(name).ok_or_else(|| no_user(name))?.clone();
+        accounts.check_open(&user, now_s() / DAY_S)?;
         let groups = accounts.groups_of(&user);
         Ok((user, groups))
+    }
+
+    /// The accounts of the machine (its root folder, if it has one), read now.
+    pub(crate) fn read_accounts(&self) -> Result<Accounts, HostError> {
+        let file = |path: &str| self.text(path).ok_or_else(|| HostError::FileMissing { path: path.to_owned() });
+        let shadow = self.text("/etc/shadow").unwrap_or_default();
+        Ok(Accounts::parse(&file("/etc/passwd")?, &file("/etc/group")?, &shadow))
     }
 
     fn accounts(&self, rooted: bool) -> Arc<Accounts> {
@@ -147,7 +156,9 @@ impl Host {
                 let read = |path: &str| if rooted { self.text(path) } else { std::fs::read_to_string(path).ok() };
                 let passwd = read("/etc/passwd").unwrap_or_default();
                 let group = read("/etc/group").unwrap_or_default();
-                let accounts = Arc::new(Accounts::parse(&passwd, &group));
+                // Only those matter who log in, which is on this machine.
+                let shadow = if rooted { None } else { read("/etc/shadow") }.unwrap_or_default();
+                let accounts = Arc::new(Accounts::parse(&passwd, &group, &shadow));
                 *slot = Some((Instant::now(), Arc::clone(&accounts)));
                 accounts
             }
@@ -192,11 +203,19 @@ impl Host {
     /// The user that this program runs as.
     pub(crate) fn own_user(&self) -> &User {
         self.own.get_or_init(|| match self.euid {
-            0 => User { name: "root".into(), uid: 0, gid: 0, home: "/root".into(), shell: "/bin/sh".into() },
+            0 => User {
+                name: "root".into(),
+                uid: 0,
+                gid: 0,
+                comment: String::new(),
+                home: "/root".into(),
+                shell: "/bin/sh".into(),
+            },
             uid => self.accounts(false).user(&uid.to_string()).cloned().unwrap_or_else(|| User {
                 name: uid.to_string(),
                 uid,
                 gid: rustix::process::getegid().as_raw(),
+                comment: String::new(),
                 home: "/".into(),
                 shell: "/bin/sh".into(),
             }),
@@ -236,10 +255,37 @@ const MAX_TEXT: u64 = 4 << 20;
 
 /// The clock of the machine, as `20261120T135043Z`.
 pub(crate) fn timestamp() -> String {
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let seconds = now_s();
+    let (days, rest) = (seconds / DAY_S, seconds % DAY_S);
     let (year, month, day) = civil(days);
     format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+const DAY_S: u64 = 86_400;
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// The day as `2026-11-20`.
+pub(crate) fn date(days: u64) -> String {
+    let (year, month, day) = civil(days);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// The number of the day that is written as `2026-11-20`, from 1970-01-02 on; `None` if there is no such day.
+pub(crate) fn days(date: &str) -> Option<u64> {
+    let mut parts = date.splitn(3, '-').map(|part| part.parse::<u64>().ok());
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // The inverse of `civil`, by the same author.
+    let year_of_march = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year_of_march / 400, year_of_march % 400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = (era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year).checked_sub(719_468)?;
+    (days > 0 && self::date(days) == date).then_some(days)
 }
 
 /// Year, month, day of a number of days since 1970-01-01: Howard Hinnant's `civil_from_days`, for dates after it.
@@ -273,5 +319,11 @@ mod tests {
         assert_eq!(civil(0), (1970, 1, 1));
         assert_eq!(civil(11_016), (2000, 2, 29));
         assert_eq!(civil(20_777), (2026, 11, 20));
+        for day in [1, 59, 60, 11_016, 20_777, 73_048] {
+            assert_eq!(days(&date(day)), Some(day));
+        }
+        for wrong in ["2026-02-29", "2026-1-02", "1970-01-01", "2026-13-01", "2026-11", "tomorrow", ""] {
+            assert_eq!(days(wrong), None, "{wrong}");
+        }
     }
 }

@@ -10,7 +10,9 @@ mod file;
 mod host;
 mod module;
 mod parameters;
+mod print;
 mod sleep;
+mod wait;
 
 pub use action::{Action, Cancel, Diff, Done, MESSAGE_BYTES, Outcome, Scope, Stream};
 pub use facts::{fact_groups, facts};
@@ -18,10 +20,12 @@ pub use file::VALIDATED_FILE;
 pub use host::{Host, HostError, Kind, Unsynced, rest};
 
 /// Every action there is, by name.
-static ACTIONS: [&dyn Action; 12] = [
+static ACTIONS: [&dyn Action; 15] = [
     &assertion::That,
-    &command::Query,
-    &command::Run,
+    &command::QUERY,
+    &command::RUN,
+    &command::SCRIPT,
+    &print::PRINT,
     &file::ABSENT,
     &file::BLOCK,
     &file::CONTENT,
@@ -31,6 +35,7 @@ static ACTIONS: [&dyn Action; 12] = [
     &file::REPLACED,
     &file::SYMLINK,
     &sleep::Sleep,
+    &wait::FOR,
 ];
 
 /// The action of that name.

@@ -28,6 +28,11 @@ impl<'a> Parameters<'a> {
         }
     }
 
+    /// Parameters of which one is given.
+    pub(crate) fn of(name: &'static str, value: &'a Value) -> Parameters<'a> {
+        Parameters { entries: BTreeMap::from([(name, value)]), faults: Vec::new() }
+    }
+
     /// The value, unless it is absent or null.
     pub(crate) fn value(&mut self, name: &str) -> Option<&'a Value> {
         self.entries.remove(name).filter(|value| !value.is_null())

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -34,6 +34,15 @@ pub(crate) struct Command<'a> {
     pub(crate) login: Option<&'a (User, Vec<u32>)>,
     pub(crate) umask: Option<u32>,
     pub(crate) stdin: Option<&'a [u8]>,
+    pub(crate) file: Option<Handed<'a>>,
+}
+
+/// A file in memory that the child inherits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Handed<'a> {
+    pub(crate) content: &'a [u8],
+    /// Its path goes before this argument.
+    pub(crate) at: usize,
 }
 
 /// When to end it early.
@@ -127,24 +136,33 @@ fn start(command: &Command<'_>, stdout: OwnedFd, stderr: OwnedFd) -> Result<Chil
     let program = find(name, command.environment.get("PATH").copied().unwrap_or_default())?;
     // The standard library takes its posix_spawn path (no fork of our memory) for all of this but `prepare`.
     let mut process = std::process::Command::new(&program);
-    process.arg0(name).args(&command.argv[1..]).env_clear().envs(&command.environment);
+    let kept = command.file.map(|file| memory("script", file.content));
+    let kept = kept.transpose().map_err(|source| Fault::Failed { program: program.clone(), source })?;
+    let (before, after) = command.argv.split_at(command.file.map_or(1, |file| file.at));
+    process.arg0(name).args(&before[1..]);
+    if let Some(file) = &kept {
+        process.arg(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    }
+    process.args(after).env_clear().envs(&command.environment);
     process.current_dir(command.directory).process_group(0).stdout(stdout).stderr(stderr);
     process.stdin(match command.stdin {
         None => Stdio::null(),
-        Some(text) => stdin(text).map_err(|source| Fault::Failed { program: program.clone(), source })?,
+        Some(text) => memory("stdin", text)
+            .map(Stdio::from)
+            .map_err(|source| Fault::Failed { program: program.clone(), source })?,
     });
-    if command.login.is_some() || command.umask.is_some() {
+    if command.login.is_some() || command.umask.is_some() || kept.is_some() {
         let identity =
             command.login.map(|(user, groups)| Identity { uid: user.uid, gid: user.gid, groups: groups.clone() });
-        spawn::prepare(&mut process, identity, command.umask);
+        spawn::prepare(&mut process, identity, command.umask, kept);
     }
     process.spawn().map_err(|error| name_fault(error, program, command.directory))
 }
 
 /// A file in memory: no pipe to feed, so no child that does not read can hang us.
-fn stdin(text: &[u8]) -> io::Result<Stdio> {
-    let mut file = std::fs::File::from(rustix::fs::memfd_create("stdin", MemfdFlags::CLOEXEC)?);
-    file.write_all(text)?;
+fn memory(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = std::fs::File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?);
+    file.write_all(content)?;
     file.rewind()?;
     Ok(file.into())
 }

@@ -94,6 +94,10 @@ pub enum HostError {
     PermissionDenied { operation: &'static str, path: String },
     #[error("no user {name:?} on this node; make it first, or give a number")]
     NoSuchUser { name: String },
+    #[error("the user {name} expired on {date}; nothing runs as it")]
+    UserExpired { name: String, date: String },
+    #[error("the user {name} is closed: its shell is {shell}; nothing runs as it")]
+    UserClosed { name: String, shell: String },
     #[error("no group {name:?} on this node; make it first, or give a number")]
     NoSuchGroup { name: String },
     #[error("{path} kept changing while it was read; another program writes it")]
@@ -125,6 +129,8 @@ impl HostError {
             Self::Vital { .. } => "Vital",
             Self::PermissionDenied { .. } => "PermissionDenied",
             Self::NoSuchUser { .. } => "NoSuchUser",
+            Self::UserExpired { .. } => "UserExpired",
+            Self::UserClosed { .. } => "UserClosed",
             Self::NoSuchGroup { .. } => "NoSuchGroup",
             Self::Unsteady { .. } => "Unsteady",
             Self::Failed { .. } => "Failed",

@@ -3,10 +3,12 @@
 #![allow(unsafe_code, reason = "CommandExt::pre_exec is unsafe; only async-signal-safe calls are made in it")]
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::fs::Mode;
+use rustix::io::FdFlags;
 use rustix::process::{Gid, Uid};
 
 /// Who a child becomes.
@@ -16,13 +18,16 @@ pub(super) struct Identity {
     pub(super) groups: Vec<u32>,
 }
 
-/// Has the child take the identity, completely and for good, and the umask.
-pub(super) fn prepare(command: &mut Command, identity: Option<Identity>, umask: Option<u32>) {
+/// Has the child take the identity, completely and for good, and the umask, and keep a descriptor over its exec.
+pub(super) fn prepare(command: &mut Command, identity: Option<Identity>, umask: Option<u32>, kept: Option<OwnedFd>) {
     let identity = identity.map(|identity| {
         let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
         (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid), groups)
     });
     let before_exec = move || -> io::Result<()> {
+        if let Some(kept) = &kept {
+            rustix::io::fcntl_setfd(kept, FdFlags::empty())?;
+        }
         if let Some(umask) = umask {
             rustix::process::umask(Mode::from_raw_mode(umask));
         }

@@ -63,6 +63,60 @@ fn a_command_that_cannot_start_says_why() {
 }
 
 #[test]
+fn what_a_shell_could_not_start_is_an_exit_code() {
+    let mut stage = Stage::new();
+    let plain = stage.write("plain", "#!/bin/sh\n");
+    for (line, code) in [("no-such-program", 127), (plain.to_str().unwrap(), 126)] {
+        let done = stage.shell(line);
+        assert_failed(&done, "ExitCode");
+        assert_eq!(integer(&done, "exitCode"), Some(code), "{line}");
+    }
+}
+
+#[test]
+fn a_script_has_its_interpreter_its_arguments_and_its_own_input() {
+    let mut stage = Stage::new();
+    let done = stage.perform(
+        "command.script",
+        [
+            ("script", "echo \"$1 $2\"; cat; echo secret-4711 >/dev/null; tr '\\0' ' ' </proc/$$/cmdline".into()),
+            ("args", list(&["a b", "c"])),
+            ("stdin", "in\n".into()),
+        ],
+    );
+    assert_changed(&done);
+    let lines: Vec<&str> = text(&done, "stdout").lines().collect();
+    assert_eq!(lines[..2], ["a b c", "in"]);
+    assert!(lines[2].starts_with("/bin/sh /proc/self/fd/") && lines[2].ends_with(" a b c "), "{}", lines[2]);
+    let done = stage.perform("command.script", [("template", "#!/usr/bin/env -S sh -u\necho $0; echo $NONE".into())]);
+    assert_failed(&done, "ExitCode");
+    assert!(text(&done, "stdout").starts_with("/proc/self/fd/"), "{done:?}");
+    let given = [("script", "exit 3".into()), ("interpreter", "bash".into()), ("exitCodes", 3.into())];
+    assert_failed(&stage.perform("command.script", given), "InvalidParameters");
+    let given = [("script", "exit 3".into()), ("interpreter", list(&["bash", "-e"])), ("exitCodes", 3.into())];
+    assert_changed(&stage.perform("command.script", given));
+    let given = [("script", "true".into()), ("interpreter", list(&["/no/such"]))];
+    assert_failed(&stage.perform("command.script", given), "CommandNotFound");
+    assert_failed(&stage.perform("command.script", []), "InvalidParameters");
+    assert!(stage.names().is_empty());
+}
+
+#[test]
+fn a_script_runs_as_another_user_and_only_when_its_guards_say_so() {
+    let mut stage = Stage::new();
+    stage.user = Some("daemon");
+    let done = stage.perform("command.script", [("script", "id -u".into())]);
+    assert_changed(&done);
+    assert_eq!(text(&done, "stdout"), "1");
+    let guarded = |stage: &mut Stage| {
+        stage.perform("command.script", [("script", "exit 1".into()), ("creates", "/etc/passwd".into())])
+    };
+    assert_ok(&guarded(&mut stage));
+    stage.check = true;
+    assert_eq!(stage.perform("command.script", [("script", "exit 1".into())]).outcome, Outcome::Unpredicted);
+}
+
+#[test]
 fn a_command_gets_stdin_umask_directory_and_a_clean_environment() {
     let mut stage = Stage::new();
     stage.environment.insert("GIVEN".into(), "yes".into());
@@ -209,6 +263,53 @@ fn a_sleep_is_as_long_as_asked_or_ends_at_its_timeout() {
     stage.timeout = Some(Duration::from_millis(20));
     assert_failed(&stage.perform("time.sleep", [("duration", "1h".into())]), "TimedOut");
     assert_failed(&stage.perform("time.sleep", [("duration", "soon".into())]), "InvalidParameters");
+}
+
+#[test]
+fn a_wait_ends_when_what_it_waits_for_is_so() {
+    let mut stage = Stage::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = i64::from(listener.local_addr().unwrap().port());
+    let (path, gone) = (stage.path("path"), stage.path("gone"));
+    assert_ok(&stage.perform("wait.for", [("port", port.into())]));
+    assert_ok(&stage.perform("wait.for", [("path", gone.as_str().into()), ("absent", true.into())]));
+    // Whatever is awaited comes while it waits.
+    let (made, held) = (path.clone(), std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+    let accepted = listener.accept().unwrap();
+    let thread = std::thread::spawn(move || {
+        fs::write(made, "").unwrap();
+        drop((held, accepted, listener));
+    });
+    assert_ok(&stage.perform("wait.for", [("path", path.into()), ("interval", "10ms".into())]));
+    let soon = ("interval", Value::text("10ms"));
+    assert_ok(&stage.perform("wait.for", [("port", port.into()), ("drained", true.into()), soon.clone()]));
+    assert_ok(&stage.perform("wait.for", [("port", port.into()), ("absent", true.into()), soon.clone()]));
+    thread.join().unwrap();
+    stage.timeout = Some(Duration::from_millis(20));
+    let done = stage.perform("wait.for", [("path", gone.as_str().into()), soon.clone()]);
+    assert_failed(&done, "TimedOut");
+    assert!(done.message.contains("gone to be there"), "{}", done.message);
+    stage.check = true;
+    assert_eq!(stage.perform("wait.for", [("path", gone.as_str().into())]).outcome, Outcome::Unpredicted);
+    stage.check = false;
+    stage.cancel.throw();
+    assert_eq!(stage.perform("wait.for", [("path", gone.as_str().into())]).outcome, Outcome::Cancelled);
+    for bad in [vec![], vec![("port", 0.into())], vec![("port", 1.into()), ("path", gone.as_str().into())]] {
+        assert_failed(&stage.perform_with("wait.for", &Value::map(bad)), "InvalidParameters");
+    }
+}
+
+#[test]
+fn what_is_printed_is_in_the_message_and_the_output() {
+    let mut stage = Stage::new();
+    let done = stage.perform("debug.print", [("message", "hello".into())]);
+    assert_ok(&done);
+    assert_eq!((done.message.as_str(), stage.printed.pop()), ("hello", Some((Stream::Stdout, b"hello\n".to_vec()))));
+    let done = stage.perform("debug.print", [("any", list(&["a"])), ("map", 1.into())]);
+    assert_eq!(done.message, r#"{"any":["a"],"map":1}"#);
+    stage.sensitive = true;
+    assert_eq!(stage.perform_with("debug.print", &Value::text("hunter2")).message, "");
+    assert_failed(&stage.perform_with("debug.print", &Value::null()), "InvalidParameters");
 }
 
 #[test]

@@ -265,7 +265,7 @@ impl Book<'_, '_> {
             let given = task.parameters.as_ref().and_then(|parameters| parameters.get(name));
             given.and_then(Value::as_bool).unwrap_or(false)
         };
-        for name in ["argv", "shell", "unless", "onlyIf", "validate"] {
+        for name in ["argv", "shell", "args", "interpreter", "unless", "onlyIf", "validate"] {
             if let Some(secret) = self.secret_in(&texts.parameters.references_of(name))
                 && !allowed("secretArgv")
             {
