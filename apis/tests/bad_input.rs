@@ -651,6 +651,52 @@ fn parameters_of_edits_are_refused_before_they_reach_a_node() {
 }
 
 #[test]
+fn parameters_of_accounts_are_refused_before_they_reach_a_node() {
+    let found = manifest::decode("in.yaml", task("user.present: {name: a, password: hunter2}").as_bytes(), None);
+    assert!(found.unwrap_err().iter().all(|violation| !violation.message.contains("hunter2")));
+    check(vec![
+        at_part("name", "user.present: {name: '-R'}", "'-R'", "Pattern", "spec.tasks[0].user.present.name"),
+        at_part("name", "group.absent: 'a:b'", "'a:b'", "Pattern", "spec.tasks[0].group.absent"),
+        at_part("B50 uid", "user.present: {name: a, uid: -1}", "-1", "OutOfRange", "spec.tasks[0].user.present.uid"),
+        at_part(
+            "B50 gid",
+            "group.present: {name: a, gid: 4294967295}",
+            "4294967295",
+            "OutOfRange",
+            "spec.tasks[0].group.present.gid",
+        ),
+        at_part(
+            "B46",
+            "user.present: {name: a, password: hunter2}",
+            "hunter2",
+            "InlineSecret",
+            "spec.tasks[0].user.present.password",
+        ),
+        at_part(
+            "shell",
+            "user.present: {name: a, shell: bash}",
+            "bash",
+            "InvalidPath",
+            "spec.tasks[0].user.present.shell",
+        ),
+        at_part(
+            "day",
+            "user.present: {name: a, expires: tomorrow}",
+            "tomorrow",
+            "Pattern",
+            "spec.tasks[0].user.present.expires",
+        ),
+        at_part(
+            "near",
+            "user.present: {name: a, shel: /bin/sh}",
+            "shel:",
+            "UnknownField",
+            "spec.tasks[0].user.present.shel",
+        ),
+    ]);
+}
+
+#[test]
 fn parameters_of_scripts_and_waits_are_refused_before_they_reach_a_node() {
     check(vec![
         at_part("B52 neither", "command.script: {args: [a]}", "{", "OneOf", "spec.tasks[0].command.script"),

@@ -132,6 +132,13 @@ impl Done {
     }
 }
 
+impl HostError {
+    /// What it means in a check, if an earlier task may make what is missing.
+    pub(crate) fn unpredicted(&self) -> Done {
+        Done::new(Outcome::Unpredicted, format!("unless an earlier task makes it: {self}"), [])
+    }
+}
+
 impl From<HostError> for Done {
     fn from(error: HostError) -> Done {
         Done::failed(error.reason(), error)

@@ -35,7 +35,7 @@ pub(crate) static CONTENT: Function =
 /// `file.directory`.
 pub(crate) static DIRECTORY: Function = Function {
     name: "file.directory",
-    perform: |given, scope| Ok(converge(&directory::ManagedDirectory::read(given, scope.host)?, scope)),
+    perform: |given, scope| Ok(converge(&directory::ManagedDirectory::read(given, scope)?, scope)),
 };
 
 /// `file.line`.
@@ -44,7 +44,7 @@ pub(crate) static LINE: Function =
 
 /// `file.managed`.
 pub(crate) static MANAGED: Function =
-    Function { name: "file.managed", perform: |given, scope| Ok(converge(&managed::read(given, scope.host)?, scope)) };
+    Function { name: "file.managed", perform: |given, scope| Ok(converge(&managed::read(given, scope)?, scope)) };
 
 /// `file.replaced`.
 pub(crate) static REPLACED: Function =
@@ -84,11 +84,12 @@ impl RawAttributes {
         }
     }
 
-    fn resolve(self, host: &Host) -> Result<Attributes, HostError> {
+    fn resolve(self, host: &Host, check: bool) -> Result<Attributes, Done> {
+        let missing = |error: HostError| if check { error.unpredicted() } else { error.into() };
         Ok(Attributes {
             mode: self.mode,
-            uid: self.owner.map(|name| host.uid(&name)).transpose()?,
-            gid: self.group.map(|name| host.gid(&name)).transpose()?,
+            uid: self.owner.map(|name| host.uid(&name)).transpose().map_err(missing)?,
+            gid: self.group.map(|name| host.gid(&name)).transpose().map_err(missing)?,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! What tasks do on a node: actions, each of which observes, finds the difference and applies exactly that, and facts.
 //! Knows no Run, no cluster and no network; only `host.rs` and the files under it touch the machine.
 
+mod account;
 mod action;
 mod assertion;
 mod command;
@@ -20,7 +21,7 @@ pub use file::VALIDATED_FILE;
 pub use host::{Host, HostError, Kind, Unsynced, rest};
 
 /// Every action there is, by name.
-static ACTIONS: [&dyn Action; 15] = [
+static ACTIONS: [&dyn Action; 19] = [
     &assertion::That,
     &command::QUERY,
     &command::RUN,
@@ -34,7 +35,11 @@ static ACTIONS: [&dyn Action; 15] = [
     &file::MANAGED,
     &file::REPLACED,
     &file::SYMLINK,
+    &account::GROUP_ABSENT,
+    &account::GROUP_PRESENT,
     &sleep::Sleep,
+    &account::USER_ABSENT,
+    &account::USER_PRESENT,
     &wait::FOR,
 ];
 

@@ -33,6 +33,11 @@ pub(crate) trait Module {
     /// What it is about, for diffs and results.
     fn path(&self) -> &str;
 
+    /// What [`Module::path`] is called in the result.
+    fn key(&self) -> &'static str {
+        "path"
+    }
+
     /// Reads the machine. Changes nothing.
     fn observe(&self, host: &Host) -> Result<Self::Observed, Refusal>;
 
@@ -60,12 +65,20 @@ pub(crate) fn converge(module: &impl Module, scope: &mut Scope<'_>) -> Done {
     let path = module.path().to_owned();
     match try_converge(module, scope) {
         Err(done) => done,
-        Ok(None) => Done::new(Outcome::Ok, "", [("path", path.into())]),
+        Ok(None) => Done::new(Outcome::Ok, "", [(module.key(), path.into())]),
         Ok(Some((summary, text))) => {
-            let mut done = Done::new(Outcome::Changed, summary, [("path", path.as_str().into())]);
+            let mut done = Done::new(Outcome::Changed, summary, [(module.key(), path.as_str().into())]);
             done.diff = text.map(|text| Diff { path, text });
             done
         }
+    }
+}
+
+/// In a check, an earlier task that did not run may be what is missing.
+fn judged(refusal: Refusal, check: bool) -> Done {
+    match refusal {
+        Refusal::Host(error) if check && error.is_something_missing() => error.unpredicted(),
+        refusal => refusal.into(),
     }
 }
 
@@ -73,15 +86,9 @@ pub(crate) fn converge(module: &impl Module, scope: &mut Scope<'_>) -> Done {
 type Shown = (String, Option<String>);
 
 fn try_converge(module: &impl Module, scope: &mut Scope<'_>) -> Result<Option<Shown>, Done> {
-    let observed = match module.observe(scope.host) {
-        Err(Refusal::Host(error @ (HostError::ParentMissing { .. } | HostError::FileMissing { .. })))
-            if scope.check =>
-        {
-            return Err(Done::new(Outcome::Unpredicted, format!("unless an earlier task makes it: {error}"), []));
-        }
-        observed => observed?,
-    };
-    let Some(change) = module.difference(scope.host, &observed)? else { return Ok(None) };
+    let observed = module.observe(scope.host).map_err(|refusal| judged(refusal, scope.check))?;
+    let difference = module.difference(scope.host, &observed).map_err(|refusal| judged(refusal, scope.check))?;
+    let Some(change) = difference else { return Ok(None) };
     let summary = module.summary(&observed, &change);
     let text = scope.diff.then(|| module.show(scope.host, &observed, &change, scope.sensitive));
     if scope.check {

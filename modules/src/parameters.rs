@@ -33,6 +33,11 @@ impl<'a> Parameters<'a> {
         Parameters { entries: BTreeMap::from([(name, value)]), faults: Vec::new() }
     }
 
+    /// Whether there is a value.
+    pub(crate) fn is_given(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|value| !value.is_null())
+    }
+
     /// The value, unless it is absent or null.
     pub(crate) fn value(&mut self, name: &str) -> Option<&'a Value> {
         self.entries.remove(name).filter(|value| !value.is_null())
@@ -50,7 +55,7 @@ impl<'a> Parameters<'a> {
 
     /// A text that must be there.
     pub(crate) fn required(&mut self, name: &str) -> String {
-        if self.entries.get(name).is_none_or(|value| value.is_null()) {
+        if !self.is_given(name) {
             self.fault(format!("{name} is missing"));
         }
         self.text(name).unwrap_or_default()

@@ -26,6 +26,7 @@ pub(super) fn message(walk: &mut Walk<'_, '_>, message: &Message, node: &Node<'_
         "Task" => environment(walk, node, path),
         "CommandRun" | "CommandQuery" => program(walk, node, path),
         "FileLine" => line(walk, node, path),
+        "UserPresent" => password(walk, node, path),
         _ => {}
     }
 }
@@ -143,5 +144,15 @@ fn line(walk: &mut Walk<'_, '_>, node: &Node<'_>, path: &Path<'_>) {
         let message = format!("{} does not match `line`, so it would never find it again", shown(regexp));
         let at = node.get("regexp").map_or(node.at, |regexp| regexp.at);
         walk.violations.push(at, &Path::Field(path, "regexp"), "Pattern", message);
+    }
+}
+
+/// A plain password would be stored with the book. It is not echoed either.
+fn password(walk: &mut Walk<'_, '_>, node: &Node<'_>, path: &Path<'_>) {
+    let Some(given) = node.get("password") else { return };
+    if matches!(given.scalar(), Some(Scalar::Text(text)) if !text.starts_with('$')) {
+        let message = "is no hash as crypt(5) has them, like `$y$…`; make one with `mkpasswd`, better in a task with \
+                       `register: {secret: true}`";
+        walk.violations.push(given.at, &Path::Field(path, "password"), "InlineSecret", message);
     }
 }

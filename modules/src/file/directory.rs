@@ -20,13 +20,13 @@ pub(super) struct ManagedDirectory {
 }
 
 impl ManagedDirectory {
-    pub(super) fn read(parameters: &Value, host: &Host) -> Result<ManagedDirectory, Done> {
+    pub(super) fn read(parameters: &Value, scope: &Scope<'_>) -> Result<ManagedDirectory, Done> {
         let mut from = Parameters::new(parameters, None);
         let path = from.required("path");
         let raw = RawAttributes::read(&mut from);
         let parents = from.flag("parents");
         from.finish().map_err(invalid)?;
-        Ok(ManagedDirectory { path, attributes: raw.resolve(host)?, parents })
+        Ok(ManagedDirectory { path, attributes: raw.resolve(scope.host, scope.check)?, parents })
     }
 }
 

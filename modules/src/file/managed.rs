@@ -6,12 +6,11 @@ use ring::digest::{SHA256, digest};
 use super::state::{FileState, Text};
 use super::validate::Validation;
 use super::{RawAttributes, invalid};
-use crate::action::Done;
-use crate::host::Host;
+use crate::action::{Done, Scope};
 use crate::parameters::Parameters;
 
 /// Reads the parameters of `file.managed`.
-pub(super) fn read(parameters: &Value, host: &Host) -> Result<FileState, Done> {
+pub(super) fn read(parameters: &Value, scope: &Scope<'_>) -> Result<FileState, Done> {
     let mut from = Parameters::new(parameters, None);
     let path = from.required("path");
     let content = text(&mut from);
@@ -24,7 +23,7 @@ pub(super) fn read(parameters: &Value, host: &Host) -> Result<FileState, Done> {
     }
     from.finish().map_err(invalid)?;
     check_sum(&path, content.as_deref().unwrap_or_default(), checksum.as_deref())?;
-    let attributes = raw.resolve(host)?;
+    let attributes = raw.resolve(scope.host, scope.check)?;
     Ok(FileState {
         path,
         text: content.map_or(Text::Any, Text::Whole),

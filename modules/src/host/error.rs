@@ -137,6 +137,12 @@ impl HostError {
         }
     }
 
+    /// Whether it would not be, had something been made before.
+    pub(crate) fn is_something_missing(&self) -> bool {
+        use HostError::{FileMissing, NoSuchGroup, NoSuchUser, ParentMissing};
+        matches!(self, ParentMissing { .. } | FileMissing { .. } | NoSuchUser { .. } | NoSuchGroup { .. })
+    }
+
     /// Names what a system call's error number means for `path`.
     pub(crate) fn from_errno(operation: &'static str, path: &str, errno: Errno) -> HostError {
         let path = path.to_owned();

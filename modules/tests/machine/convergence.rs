@@ -27,6 +27,9 @@ fn row<const N: usize>(
     Row { action, files, parameters: Value::map(parameters) }
 }
 
+/// A machine with a user, and the groups `web`, `ops`.
+const ACCOUNTS: &[(&str, &str)] = crate::accounts::FILES;
+
 fn rows() -> Vec<Row> {
     let path = || ("path", Value::text("/etc/app.conf"));
     const APP: &[(&str, &str)] = &[("/etc/app.conf", "a=1\nb=2\n")];
@@ -48,6 +51,34 @@ fn rows() -> Vec<Row> {
         row("file.managed", APP, [path(), ("content", "new".into()), ("mode", "0600".into())]),
         row("file.managed", APP, [path(), ("validate", list(&["true"])), ("group", 12.into())]),
         row("file.replaced", APP, [path(), ("regexp", r"^(\w)=\d$".into()), ("replacement", "${1}=0".into())]),
+        row("group.absent", ACCOUNTS, [("name", "web".into())]),
+        row("group.present", ACCOUNTS, [("name", "app".into()), ("gid", 700.into())]),
+        row("group.present", ACCOUNTS, [("name", "web".into()), ("gid", 701.into())]),
+        row("user.absent", ACCOUNTS, [("name", "ann".into())]),
+        row(
+            "user.present",
+            ACCOUNTS,
+            [
+                ("name", "bob".into()),
+                ("groups", list(&["web", "ops"])),
+                ("password", "$y$j9T$salt$hash".into()),
+                ("expires", "2030-01-31".into()),
+            ],
+        ),
+        row(
+            "user.present",
+            ACCOUNTS,
+            [
+                ("name", "ann".into()),
+                ("uid", 1234.into()),
+                ("groups", list(&["ops"])),
+                ("exactGroups", true.into()),
+                ("comment", "Ann".into()),
+                ("shell", "/bin/bash".into()),
+                ("locked", true.into()),
+                ("expires", "never".into()),
+            ],
+        ),
         row("file.symlink", &[], [("path", "/etc/link".into()), ("target", "x".into()), ("parents", true.into())]),
     ]
 }
