@@ -21,7 +21,7 @@ pub use file::VALIDATED_FILE;
 pub use host::{Host, HostError, Kind, Unsynced, rest};
 
 /// Every action there is, by name.
-static ACTIONS: [&dyn Action; 19] = [
+static ACTIONS: &[&dyn Action] = &[
     &assertion::That,
     &command::QUERY,
     &command::RUN,
@@ -50,7 +50,7 @@ pub fn action(name: &str) -> Option<&'static dyn Action> {
 
 /// All actions, by name.
 pub fn actions() -> impl Iterator<Item = &'static dyn Action> {
-    ACTIONS.into_iter()
+    ACTIONS.iter().copied()
 }
 
 #[cfg(test)]
