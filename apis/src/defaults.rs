@@ -2,7 +2,7 @@
 
 use crate::{
     descriptor, duration,
-    v1alpha::{ConfigSpec, LockMode, LockRequest, RunDefaults, RunOptions, Task},
+    v1alpha::{Concurrency, ConcurrencyPolicy, ConfigSpec, LockMode, LockRequest, RunDefaults, RunOptions, Task},
 };
 
 impl ConfigSpec {
@@ -42,6 +42,16 @@ impl ConfigSpec {
     /// Milliseconds between SIGTERM and SIGKILL, where neither book nor Run says.
     pub fn run_grace_ms(&self) -> u64 {
         self.run_defaults.unwrap_or_default().grace_ms()
+    }
+}
+
+impl Concurrency {
+    /// The policy, or the default.
+    pub fn given_policy(&self) -> ConcurrencyPolicy {
+        match self.policy() {
+            ConcurrencyPolicy::Unspecified => ConcurrencyPolicy::Queue,
+            given => given,
+        }
     }
 }
 

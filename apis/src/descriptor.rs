@@ -410,7 +410,7 @@ mod tests {
     fn fields_carry_their_rules_and_text_form_names() {
         let book = table().message("TaskBookSpec");
         assert!(book.field("tasks").unwrap().rules.required);
-        assert!(!book.field("concurrency").unwrap().rules.later.is_empty());
+        assert!(!book.field("trustFacts").unwrap().rules.later.is_empty());
         let serialize = table().message("Serialize");
         assert_eq!(serialize.rules.shorthand, "count");
         assert_eq!(serialize.field("maxFailures").unwrap().ty, Type::CountOrPercent);

@@ -144,6 +144,8 @@ pub enum Parsed {
     Gate { run: String },
     /// `cursors/<run>`
     Cursor { run: String },
+    /// `concurrency/<namespace>/<key>`; the key as users write it.
+    Concurrency { namespace: String, key: String },
     /// An assignment, claim, report or verdict.
     Attempt { kind: AttemptKey, attempt: Attempt },
     /// `sessions/<node>`
@@ -172,6 +174,7 @@ pub fn parse(key: &Key) -> Option<Parsed> {
         ["snapshots", run, hash] => Parsed::Snapshot { run: own(run), hash: own(hash) },
         ["gates", run] => Parsed::Gate { run: own(run) },
         ["cursors", run] => Parsed::Cursor { run: own(run) },
+        ["concurrency", namespace, key] => Parsed::Concurrency { namespace: own(namespace), key: unescaped(key)? },
         [word, run, segment, for_node, node, attempt] => {
             let (kind, _) = AttemptKey::ALL.into_iter().find(|(_, w)| w == word)?;
             Parsed::Attempt {
@@ -249,6 +252,44 @@ pub fn cursors() -> Key {
     Key("cursors/".into())
 }
 
+/// Who has a concurrency key of a namespace, or waits for it. The key may be any text.
+pub fn concurrency(namespace: &str, key: &str) -> Key {
+    Key(format!("concurrency/{namespace}/{}", escaped(key)))
+}
+
+/// All concurrency keys of a namespace.
+pub fn concurrency_prefix(namespace: &str) -> Key {
+    Key(format!("concurrency/{namespace}/"))
+}
+
+/// Any text as one part of a key: `%2F` for what is no letter, digit, `-`, `_` or `.`.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => escaped.push(char::from(byte)),
+            other => escaped.push_str(&format!("%{other:02X}")),
+        }
+    }
+    escaped
+}
+
+/// The text that was escaped. `None`: it is not what [`escaped`] writes.
+fn unescaped(part: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
 /// A node's session.
 pub fn session(node: &str) -> Key {
     Key(format!("sessions/{node}"))
@@ -318,6 +359,10 @@ mod tests {
             Some(Parsed::Object { kind: "nodes".into(), namespace: "".into(), name: "web1".into() })
         );
         assert_eq!(parse(&gate("r")), Some(Parsed::Gate { run: "r".into() }));
+        for key in ["web", "deploy a/b", "100%", "ü", "a%2Fb", ""] {
+            let parsed = Parsed::Concurrency { namespace: "shop".into(), key: key.into() };
+            assert_eq!(parse(&concurrency("shop", key)), Some(parsed), "{key}");
+        }
         assert_eq!(parse(&Key("what/is/this".into())), None);
     }
 

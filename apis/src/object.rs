@@ -178,6 +178,7 @@ impl Object {
                     spec.origin = kept.origin;
                     spec.retry_of = kept.retry_of;
                     spec.retry_nodes = kept.retry_nodes;
+                    spec.concurrency = kept.concurrency;
                 }
             }
             Some(object::Kind::Config(_) | object::Kind::TaskBook(_) | object::Kind::Event(_)) | None => {}

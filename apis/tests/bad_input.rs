@@ -492,7 +492,6 @@ fn counts_durations_and_tasks_are_held_to_their_ranges() {
 #[test]
 fn what_comes_later_is_refused_with_a_sentence() {
     check(vec![
-        row("concurrency", book(&format!("concurrency: {{key: a}}\n{TASKS}")), "NotYet", (3, 3), "spec.concurrency"),
         row("even false", book(&format!("trustFacts: false\n{TASKS}")), "NotYet", (3, 3), "spec.trustFacts"),
         row("loop", task("loop: [1]\n  time.sleep: 1s"), "NotYet", (4, 5), "spec.tasks[0].loop"),
         row(
@@ -517,6 +516,27 @@ fn what_comes_later_is_refused_with_a_sentence() {
             (2, 8),
             "spec.quota",
         ),
+    ]);
+}
+
+#[test]
+fn what_keeps_runs_apart_is_checked_at_apply() {
+    check(vec![
+        row(
+            "no key",
+            book(&format!("concurrency: {{policy: Queue}}\n{TASKS}")),
+            "Required",
+            (3, 16),
+            "spec.concurrency.key",
+        ),
+        row(
+            "policy",
+            book(&format!("concurrency: {{key: a, policy: Forbid}}\n{TASKS}")),
+            "NotSupported",
+            (3, 33),
+            "spec.concurrency.policy",
+        ),
+        row("text", book(&format!("concurrency: a\n{TASKS}")), "TypeMismatch", (3, 16), "spec.concurrency"),
     ]);
 }
 

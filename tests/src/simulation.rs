@@ -52,6 +52,10 @@ pub struct Seen {
     pub late: u64,
     /// Gates that closed.
     pub closed: u64,
+    /// Runs that were refused, or joined to others.
+    pub refused: u64,
+    /// Runs that gave way to others.
+    pub replaced: u64,
 }
 
 impl std::ops::AddAssign for Seen {
@@ -66,6 +70,8 @@ impl std::ops::AddAssign for Seen {
         self.released += other.released;
         self.late += other.late;
         self.closed += other.closed;
+        self.refused += other.refused;
+        self.replaced += other.replaced;
     }
 }
 

@@ -38,6 +38,8 @@ fn no_story_breaks_a_promise() {
         ("released places", seen.released),
         ("late reports", seen.late),
         ("closed gates", seen.closed),
+        ("refused runs", seen.refused),
+        ("replaced runs", seen.replaced),
     ] {
         assert!(count >= expected, "{count} {what} in {seeds} stories: too quiet");
     }
@@ -104,6 +106,16 @@ fn journal_after_exec_is_caught() {
 #[test]
 fn step_despite_doubt_is_caught() {
     caught(Variant::StepDespiteDoubt, &[Checker::Locks, Checker::Turns, Checker::Window]);
+}
+
+#[test]
+fn key_not_compared_is_caught() {
+    caught(Variant::KeyNotCompared, &[Checker::Keys]);
+}
+
+#[test]
+fn key_not_waited_for_is_caught() {
+    caught(Variant::KeyNotWaitedFor, &[Checker::Keys]);
 }
 
 /// Plays a broken variant until a checker that should object does; says which one, and after how many stories.

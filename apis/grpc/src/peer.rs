@@ -90,6 +90,13 @@ pub struct PeerIdentity {
     pub not_after_ms: u64,
 }
 
+impl PeerIdentity {
+    /// How people read who did something, in gates, verdicts, locks and events: the name, else all of it.
+    pub fn words(&self) -> String {
+        if self.name.is_empty() { self.to_string() } else { self.name.clone() }
+    }
+}
+
 impl fmt::Display for PeerIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.role, self.uid)

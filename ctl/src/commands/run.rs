@@ -34,14 +34,17 @@ pub(crate) async fn run(session: &Session, arguments: &Arguments) -> Result<()> 
         status: None,
     };
     let request = CreateRequest { object: Some(Object { kind: Some(Message::Run(run)) }), dry_run: false };
+    let asked = request.object.as_ref().map(|run| run.metadata().name.clone()).unwrap_or_default();
     let created = session.objects().create(request).await?.into_inner();
-    follow(session, created, arguments.wait).await
+    // By the book's concurrency policy Join it is one that does the same already.
+    let how = if created.metadata().name == asked { "created" } else { "joined: it does the same already" };
+    follow(session, created, how, arguments.wait).await
 }
 
 pub(crate) async fn retry(session: &Session, retry: &Retry) -> Result<()> {
     let request = RunRequest { namespace: session.namespace.clone(), name: run_name(&retry.run).to_owned() };
     let run = session.runs().retry(request).await?.into_inner();
-    follow(session, Object { kind: Some(Message::Run(run)) }, retry.wait).await
+    follow(session, Object { kind: Some(Message::Run(run)) }, "created", retry.wait).await
 }
 
 /// What a Run is asked to do, from the command line.
@@ -137,10 +140,11 @@ fn generated_name(book: &str) -> String {
     format!("{book}-{suffix}")
 }
 
-async fn follow(session: &Session, created: Object, wait: bool) -> Result<()> {
+/// Says how it came to be, or follows it to its end.
+async fn follow(session: &Session, created: Object, how: &str, wait: bool) -> Result<()> {
     let metadata = created.metadata().clone();
     if !wait {
-        println!("run/{} created", metadata.name);
+        println!("run/{} {how}", metadata.name);
         return Ok(());
     }
     let mut progress = Progress::new(&metadata.name);

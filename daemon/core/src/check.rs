@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use lockstep_apis::v1alpha::{LockRequest, Run, RunOptions, Serialize, Targets, TaskBook, Violation};
 use lockstep_apis::violation::of_field;
 
+use crate::concurrency;
 use crate::expression::Expression;
 use crate::parameters::BookTexts;
 use crate::references::Root;
@@ -35,6 +36,9 @@ pub fn book_parsed(book: &TaskBook, texts: &BookTexts) -> Vec<Violation> {
     options(spec.run_options.as_ref(), &mut violations);
     let serialize = spec.run_options.as_ref().and_then(|options| options.serialize.as_ref());
     let declared: BTreeSet<&str> = spec.inputs.keys().map(String::as_str).collect();
+    if let Some(own) = &spec.concurrency {
+        concurrency::check(own, &declared, &mut violations);
+    }
     violations.extend(tasks::check(&spec.tasks, texts, serialize, &declared).violations);
     violations
 }

@@ -174,7 +174,10 @@ fn describe(snapshot: &mut Snapshot, admission: &Admission<'_>, options: &RunOpt
     let created = metadata.created_at.as_ref();
     let created = created.map(|at| u64::try_from(at.seconds).unwrap_or(0) * 1000 + at.nanos as u64 / 1_000_000);
     snapshot.created_ms = created.unwrap_or(admission.now_ms);
-    snapshot.priority = admission.run.spec.as_ref().map_or(0, |spec| spec.priority);
+    let spec = admission.run.spec.as_ref();
+    snapshot.priority = spec.map_or(0, |spec| spec.priority);
+    let concurrency = spec.and_then(|spec| spec.concurrency.as_ref());
+    snapshot.concurrency_key = concurrency.map(|own| own.key.clone()).unwrap_or_default();
     snapshot.run_uid = metadata.uuid;
     snapshot.run_name = metadata.name;
     snapshot.namespace = metadata.namespace;

@@ -6,14 +6,14 @@ use lockstep_apis::{
     commit::{Commit, Compare, Entry, Operation, Revision, Term},
     keys::{self, Attempt, Key},
     v1alpha::{
-        Claim, CompiledTask, Group, Leader, LockMode, LockRequest, Metadata, OnFailure, OnInterrupt, Outcome, Report,
-        Run, RunPhase, Segment, Snapshot, SnapshotNode, TaskReport, Window,
+        Claim, CompiledTask, Concurrency, ConcurrencyPolicy, Group, Leader, LockMode, LockRequest, Metadata, OnFailure,
+        OnInterrupt, Outcome, Report, Run, RunPhase, RunSpec, Segment, Snapshot, SnapshotNode, TaskReport, Window,
     },
 };
 use prost::Message;
 
 use crate::{
-    protocol::{self, ClaimAnswer},
+    protocol::{self, ClaimAnswer, Entering, Refusal},
     step::{self, Step},
     world::{NodeEnd, World},
 };
@@ -133,6 +133,27 @@ impl Fixture {
         self.commit(Commit::new().create(key, run.encode_to_vec())).unwrap();
     }
 
+    /// Makes a Run with the plan's concurrency key, as its policy says. Returns the uid of the one that it joins.
+    pub(crate) fn enter(&mut self, plan: &Snapshot, policy: ConcurrencyPolicy) -> Result<Option<String>, Refusal> {
+        let run = keyed(plan, policy);
+        match protocol::enter(&self.world, &run, 0, "user/x", self.now_ms)? {
+            Entering::Join(uid) => Ok(Some(uid)),
+            Entering::Enter(commit) => {
+                let key = keys::object("runs", &plan.namespace, &plan.run_name);
+                self.commit(commit.create(key, run.encode_to_vec())).unwrap();
+                Ok(None)
+            }
+        }
+    }
+
+    /// [`Self::enter`], and admits it.
+    pub(crate) fn enter_and_admit(&mut self, plan: Snapshot, policy: ConcurrencyPolicy) {
+        assert_eq!(self.enter(&plan, policy), Ok(None));
+        for commit in step::admission(&self.world, self.term, &plan.run_uid, &plan).unwrap() {
+            self.commit(commit).unwrap();
+        }
+    }
+
     /// `node` claims what it is offered. Returns the attempt.
     pub(crate) fn claim(&mut self, node: &str) -> Attempt {
         let attempt = self.world.offers(node).next().unwrap_or_else(|| panic!("{node} is offered nothing")).clone();
@@ -181,6 +202,19 @@ impl Fixture {
     }
 }
 
+/// A Run that has the plan's concurrency key.
+pub(crate) fn keyed(plan: &Snapshot, policy: ConcurrencyPolicy) -> Run {
+    let metadata = Metadata {
+        name: plan.run_name.clone(),
+        namespace: plan.namespace.clone(),
+        uuid: plan.run_uid.clone(),
+        ..Default::default()
+    };
+    let concurrency = Concurrency { key: plan.concurrency_key.clone(), policy: policy.into() };
+    let spec = RunSpec { task_books: vec!["b".into()], concurrency: Some(concurrency), ..Default::default() };
+    Run { metadata: Some(metadata), spec: Some(spec), status: None }
+}
+
 pub(crate) fn by(instance: &str) -> Claim {
     Claim { instance: instance.into(), ..Default::default() }
 }
@@ -215,6 +249,11 @@ pub(crate) fn plan(run: &str, nodes: &[&str], size: usize) -> Snapshot {
 pub(crate) fn with_barriers(mut plan: Snapshot, segments: u32) -> Snapshot {
     plan.groups[0].segment_count = segments;
     plan.segments = (0..segments).map(segment).collect();
+    plan
+}
+
+pub(crate) fn with_key(mut plan: Snapshot, key: &str) -> Snapshot {
+    plan.concurrency_key = key.into();
     plan
 }
 

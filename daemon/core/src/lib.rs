@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod compile;
+pub mod concurrency;
 pub mod context;
 pub mod expression;
 pub mod outcome;

@@ -13,6 +13,7 @@ use lockstep_apis::{
 };
 use prost::Message;
 
+use crate::protocol;
 use crate::world::{Plan, RunState, Stored};
 
 pub use nodes::{NodeState, node_state, node_states};
@@ -55,8 +56,18 @@ pub fn status(run: &RunState, waiting: &[Waiting], now_ms: u64, ended: bool) -> 
     let stored = run.object().and_then(|object| object.value.status.clone()).unwrap_or_default();
     let now = Some(timestamp::from_ms(now_ms));
     let counted = run.plan().map(|plan| count(run, plan, ended)).unwrap_or_default();
-    let phase = if ended { final_phase(run, &counted.nodes) } else { phase(run, waiting) };
-    let (reason, message) = explain(run, phase, &counted.nodes, waiting);
+    let (phase, (reason, message)) = match ended {
+        // An end never changes, whatever an admin who was late wrote to the gate.
+        true if run.has_ended() => (stored.phase(), (stored.reason, stored.message)),
+        true => {
+            let phase = final_phase(run, &counted.nodes);
+            (phase, explain(run, phase, &counted.nodes, waiting))
+        }
+        false => {
+            let phase = phase(run, waiting);
+            (phase, explain(run, phase, &counted.nodes, waiting))
+        }
+    };
     RunStatus {
         phase: phase.into(),
         reason,
@@ -173,7 +184,11 @@ fn explain(run: &RunState, phase: RunPhase, nodes: &NodeCounts, waiting: &[Waiti
     let gate = |kind: GateReasonType| reasons.iter().find(|reason| reason.r#type() == kind);
     let failed = nodes.failed + nodes.unreachable + nodes.lost + nodes.interrupted;
     let (reason, message) = if let Some(cancelled) = gate(GateReasonType::Cancelled) {
-        ("Cancelled", format!("cancelled by {}", cancelled.by))
+        let message = match cancelled.message.as_str() {
+            "" | protocol::CANCELLED => format!("cancelled by {}", cancelled.by),
+            replaced => replaced.to_owned(),
+        };
+        ("Cancelled", message)
     } else if let Some(timed_out) = gate(GateReasonType::TimedOut) {
         ("TimedOut", timed_out.message.clone())
     } else if let Some(stopped) = gate(GateReasonType::Failed) {

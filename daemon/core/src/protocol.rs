@@ -11,6 +11,7 @@
 //!   interrupted.
 
 mod delivery;
+mod entering;
 
 use std::collections::BTreeSet;
 
@@ -25,6 +26,10 @@ use thiserror::Error;
 use crate::world::{RunState, World};
 
 pub use delivery::{Delivery, Place, SealedValue, work};
+pub use entering::{Entering, MAX_RUNS_OF_KEY, enter};
+
+/// The message of a cancel by hand.
+pub(crate) const CANCELLED: &str = "cancelled";
 
 /// Why something was not done; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -44,6 +49,27 @@ pub enum Refusal {
     /// The node holds no place in the Run.
     #[error("the node holds no place in the run; `lockstep describe run` lists those that do")]
     NothingHeld,
+    /// Another Run has the concurrency key, and its book's policy is `Refuse`.
+    #[error("the run {run} has the concurrency key `{key}`; wait for it, or cancel it")]
+    KeyHeld {
+        /// The key.
+        key: String,
+        /// Who has it.
+        run: String,
+    },
+    /// Another Run has the concurrency key, and is not the same.
+    #[error("the run {run}, which has the concurrency key `{key}`, cannot be joined: it {why}")]
+    CannotJoin {
+        /// The key.
+        key: String,
+        /// Who has it.
+        run: String,
+        /// What it does otherwise.
+        why: String,
+    },
+    /// So many Runs have one key, or wait for it, that no more are taken.
+    #[error("too many runs have the concurrency key `{0}`; cancel those that are not needed")]
+    KeyFull(String),
     /// The cache does not know the Run (yet).
     #[error("no such run")]
     Unknown,
@@ -173,7 +199,7 @@ pub fn cancel(world: &World, run: &str, by: &str, now_ms: u64) -> Result<Commit,
     if run.is_cancelled() {
         return Err(Refusal::AlreadyStopped);
     }
-    Ok(close(run, reason(GateReasonType::Cancelled, by, now_ms, "cancelled")))
+    Ok(close(run, reason(GateReasonType::Cancelled, by, now_ms, CANCELLED)))
 }
 
 /// Closes a Run's gate until it is resumed; what is claimed goes on.

@@ -64,6 +64,7 @@ pub fn step(world: &World, term: Term, now_ms: u64) -> Step {
     }
     let mut deciding = Deciding::new(world, term, now_ms);
     deciding.close();
+    deciding.forget_keys();
     deciding.grant_locks();
     deciding.move_on();
     deciding.take_turns();

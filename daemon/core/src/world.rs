@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_apis::{
     commit::{Commit, Entry, Operation, Revision},
     keys::{self, Attempt, Key, Parsed},
-    v1alpha::{Leader, Session},
+    v1alpha::{ConcurrencyRecord, Leader, Session},
 };
 use prost::Message;
 use thiserror::Error;
@@ -44,6 +44,8 @@ pub struct World {
     /// Key of a Run's object to its uid.
     by_key: BTreeMap<Key, String>,
     sessions: BTreeMap<String, Stored<Session>>,
+    /// Who has concurrency keys, or waits for them.
+    concurrency: BTreeMap<Key, Stored<ConcurrencyRecord>>,
     /// Runs that a step must look at: those with a cursor, and those that wait for admission.
     live: BTreeSet<String>,
     /// By node: attempts that it may have, or may take.
@@ -99,6 +101,16 @@ impl World {
     /// Nodes with a session.
     pub fn sessions(&self) -> impl Iterator<Item = (&str, &Session)> {
         self.sessions.iter().map(|(node, session)| (node.as_str(), &session.value))
+    }
+
+    /// The Runs that have a concurrency key or wait for it, in order of creation; perhaps some that are through.
+    pub fn concurrency(&self, key: &Key) -> Option<&Stored<ConcurrencyRecord>> {
+        self.concurrency.get(key)
+    }
+
+    /// All concurrency keys that Runs have.
+    pub(crate) fn concurrency_keys(&self) -> impl Iterator<Item = (&Key, &Stored<ConcurrencyRecord>)> {
+        self.concurrency.iter()
     }
 
     /// Attempts that a node may claim now: assigned, not claimed, gate open.
@@ -160,6 +172,12 @@ impl World {
                 self.run_mut(&run).put_cursor(entry).map_err(corrupt)?;
                 self.reindex(&run);
             }
+            Parsed::Concurrency { .. } => {
+                let value = ConcurrencyRecord::decode(entry.value.as_slice()).map_err(corrupt)?;
+                if self.concurrency.get(&entry.key).is_none_or(|known| known.revision <= entry.mod_revision) {
+                    self.concurrency.insert(entry.key.clone(), Stored { value, revision: entry.mod_revision });
+                }
+            }
             Parsed::Attempt { kind, attempt } => {
                 self.run_mut(&attempt.run).put_attempt(kind, &attempt, entry).map_err(corrupt)?;
                 self.index_attempt(&attempt);
@@ -184,6 +202,7 @@ impl World {
             Parsed::Snapshot { run, hash } => self.change(&run, |state| state.delete_chunk(&hash)),
             Parsed::Gate { run } => self.change(&run, |state| state.gate = None),
             Parsed::Cursor { run } => self.change(&run, |state| state.cursor = None),
+            Parsed::Concurrency { .. } => drop(self.concurrency.remove(key)),
             Parsed::Attempt { kind, attempt } => {
                 self.change(&attempt.run, |run| run.delete_attempt(kind, &attempt));
                 self.index_attempt(&attempt);
@@ -219,6 +238,7 @@ impl World {
     }
 
     fn delete_prefix(&mut self, prefix: &Key) {
+        self.concurrency.retain(|key, _| !key.as_str().starts_with(prefix.as_str()));
         let mut parts = prefix.as_str().split('/');
         let (Some(word), Some(uid)) = (parts.next(), parts.next()) else { return };
         for attempt in self.runs.get(uid).map(RunState::outstanding).unwrap_or_default() {

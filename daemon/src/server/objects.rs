@@ -28,6 +28,7 @@ use crate::events::{self, Outbox};
 use crate::status::{self, Answer, Problem};
 use crate::store::Store;
 
+mod entering;
 mod intake;
 mod listing;
 mod removal;

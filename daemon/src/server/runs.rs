@@ -20,7 +20,6 @@ use tonic::{Request, Response, Status};
 use super::Shared;
 use crate::clock::now_ms;
 use crate::events::Happening;
-use crate::identity::PeerIdentity;
 use crate::status::{self, Answer, Problem};
 use crate::store::StoreError;
 
@@ -121,15 +120,10 @@ fn refused(refusal: &Refusal, request: &RunRequest) -> Problem {
     }
 }
 
-/// How a caller is named in gates, verdicts and events.
-fn words_for(caller: &PeerIdentity) -> String {
-    if caller.name.is_empty() { caller.to_string() } else { caller.name.clone() }
-}
-
 #[tonic::async_trait]
 impl runs_server::Runs for RunsApi {
     async fn cancel(&self, request: Request<RunRequest>) -> Result<Response<Run>, Status> {
-        let by = words_for(&status::caller(&request)?);
+        let by = status::caller(&request)?.words();
         let request = request.into_inner();
         let run = self.change(&request, |world, run| protocol::cancel(world, run.uid(), &by, now_ms())).await?;
         self.tell("run/cancelled", &request, "", format!("cancelled by {by}"));
@@ -137,7 +131,7 @@ impl runs_server::Runs for RunsApi {
     }
 
     async fn pause(&self, request: Request<RunRequest>) -> Result<Response<Run>, Status> {
-        let by = words_for(&status::caller(&request)?);
+        let by = status::caller(&request)?.words();
         let request = request.into_inner();
         let run = self.change(&request, |world, run| protocol::pause(world, run.uid(), &by, now_ms())).await?;
         self.tell("run/paused", &request, "", format!("paused by {by}"));
@@ -145,7 +139,7 @@ impl runs_server::Runs for RunsApi {
     }
 
     async fn resume(&self, request: Request<RunRequest>) -> Result<Response<Run>, Status> {
-        let by = words_for(&status::caller(&request)?);
+        let by = status::caller(&request)?.words();
         let request = request.into_inner();
         let run = self.change(&request, |world, run| protocol::resume(world, run.uid())).await?;
         self.tell("run/resumed", &request, "", format!("resumed by {by}"));
@@ -158,7 +152,7 @@ impl runs_server::Runs for RunsApi {
     }
 
     async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<Run>, Status> {
-        let by = words_for(&status::caller(&request)?);
+        let by = status::caller(&request)?.words();
         let ReleaseRequest { namespace, name, node } = request.into_inner();
         let request = RunRequest { namespace, name };
         let uid_of = |run: &RunState| {

@@ -1,8 +1,8 @@
 //! Random Runs: groups, windows, barriers, subsets, locks, limits, priorities; and how each task will end.
 
 use lockstep_apis::v1alpha::{
-    CompiledTask, EarlyEnd, Group, LockMode, LockRequest, Metadata, OnFailure, OnInterrupt, Outcome, Run, Segment,
-    Snapshot, SnapshotNode, Window,
+    CompiledTask, Concurrency, ConcurrencyPolicy, EarlyEnd, Group, LockMode, LockRequest, Metadata, OnFailure,
+    OnInterrupt, Outcome, Run, RunSpec, Segment, Snapshot, SnapshotNode, Window,
 };
 
 use super::random::Random;
@@ -46,6 +46,9 @@ impl Book {
             let mode = if random.chance(400) { LockMode::Read } else { LockMode::Write };
             snapshot.locks.push(LockRequest { name: name.into(), mode: mode.into(), ..Default::default() });
         }
+        let concurrency = random.chance(400).then(|| random_key(random));
+        snapshot.concurrency_key = concurrency.as_ref().map(|own| own.key.clone()).unwrap_or_default();
+        let spec = RunSpec { priority: snapshot.priority, concurrency, ..Default::default() };
         let metadata = Metadata {
             name: snapshot.run_name.clone(),
             namespace: snapshot.namespace.clone(),
@@ -53,12 +56,17 @@ impl Book {
             ..Default::default()
         };
         Book {
-            run: Run { metadata: Some(metadata), ..Default::default() },
+            run: Run { metadata: Some(metadata), spec: Some(spec), status: None },
             snapshot,
             created_ms,
             fails: *random.pick(&[0, 0, 50, 200]),
             seed: random.next(),
         }
+    }
+
+    /// Its concurrency key and policy.
+    pub(crate) fn concurrency(&self) -> Option<&Concurrency> {
+        self.run.spec.as_ref()?.concurrency.as_ref()
     }
 
     /// How a task ends on a node if nothing cuts it, and after how many milliseconds. The same at every attempt.
@@ -70,6 +78,12 @@ impl Book {
         };
         (outcome, if random.chance(250) { random.between(300, 2500) } else { random.between(5, 200) })
     }
+}
+
+fn random_key(random: &mut Random) -> Concurrency {
+    use ConcurrencyPolicy as P;
+    let policy = *random.pick(&[P::Queue, P::QueueLatest, P::Refuse, P::Join, P::Replace, P::Replace]);
+    Concurrency { key: if random.chance(800) { "k1" } else { "k/2" }.into(), policy: policy.into() }
 }
 
 fn sim_node(random: &mut Random, node: usize) -> SnapshotNode {

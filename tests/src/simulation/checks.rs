@@ -30,6 +30,8 @@ pub enum Checker {
     Cancel,
     /// Conflicting locks exclude each other.
     Locks,
+    /// Two Runs with one concurrency key: as the policy of the later one says.
+    Keys,
     /// A node works for one Run at a time.
     Turns,
     /// When nothing breaks any more, every Run ends and every node has a named end.

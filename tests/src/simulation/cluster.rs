@@ -8,7 +8,7 @@ mod serving;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
 };
 
 use lockstep_apis::{
@@ -16,6 +16,7 @@ use lockstep_apis::{
     keys::{self, Attempt},
     v1alpha::{Outcome, Report, Work},
 };
+use lockstep_core::protocol::{self, Entering};
 use prost::Message;
 
 use super::{books::Book, machine::Machine, random::Random, server::Server, store::Store, variant::Variant};
@@ -103,6 +104,7 @@ pub(crate) enum Purpose {
     Claim(usize, u64, Attempt),
     Report(usize, u64, Attempt),
     Admin,
+    Create(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,11 +146,17 @@ pub(crate) struct Cluster {
     pub(crate) machines: Vec<Machine>,
     pub(crate) books: Vec<Book>,
     pub(crate) executions: Vec<Execution>,
+    /// Runs that were refused, or joined to others.
+    pub(crate) refused: BTreeSet<usize>,
     /// While true, things break.
     pub(crate) faults: bool,
     pub(crate) healed_ms: u64,
     next_id: u64,
     pub(crate) handled: u64,
+}
+
+fn object_key(book: &Book) -> keys::Key {
+    keys::object("runs", &book.snapshot.namespace, &book.snapshot.run_name)
 }
 
 impl Cluster {
@@ -171,6 +179,7 @@ impl Cluster {
             machines: (0..nodes).map(|_| Machine::new()).collect(),
             books,
             executions: Vec::new(),
+            refused: BTreeSet::new(),
             faults: true,
             healed_ms: 0,
             next_id: 1,
@@ -217,14 +226,13 @@ impl Cluster {
         !self.faults
             && self.now_ms > self.healed_ms + 1000
             && self.store.is_quiet_or_done(self.machines.iter().any(|machine| machine.gone), self.now_ms)
-            && self.books.iter().all(|book| self.has_ended(book))
+            && self.books.iter().enumerate().all(|(at, book)| self.has_ended(book) || self.is_refused(at))
             && self.machines.iter().all(|machine| machine.gone || machine.disk.is_empty())
     }
 
     pub(crate) fn has_ended(&self, book: &Book) -> bool {
         use lockstep_apis::v1alpha::{Run, RunPhase};
-        let key = keys::object("runs", &book.snapshot.namespace, &book.snapshot.run_name);
-        let run = self.store.get(&key).and_then(|entry| Run::decode(entry.value.as_slice()).ok());
+        let run = self.store.get(&object_key(book)).and_then(|entry| Run::decode(entry.value.as_slice()).ok());
         let phase = run.and_then(|run| run.status).map(|status| status.phase());
         matches!(phase, Some(RunPhase::Succeeded | RunPhase::Failed | RunPhase::Cancelled))
     }
@@ -345,12 +353,32 @@ impl Cluster {
         }
     }
 
+    /// Nobody made it, and nobody will: another Run had its key.
+    pub(crate) fn is_refused(&self, book: usize) -> bool {
+        self.refused.contains(&book) && self.store.get(&object_key(&self.books[book])).is_none()
+    }
+
+    /// A user makes a Run through any server, and asks again when no answer comes.
     fn create(&mut self, book: usize) {
-        let book = &self.books[book];
-        let key = keys::object("runs", &book.snapshot.namespace, &book.snapshot.run_name);
-        let commit = Commit::new().create(key, book.run.encode_to_vec());
-        self.store.commit(&commit, None, self.now_ms).expect("a Run is made once");
-        self.notify_all();
+        if self.store.get(&object_key(&self.books[book])).is_some() || self.refused.contains(&book) {
+            return;
+        }
+        self.after(3000, Event::Create(book));
+        let server = self.random.below(self.servers.len());
+        if !self.servers[server].up {
+            return;
+        }
+        let run = &self.books[book].run;
+        match protocol::enter(&self.servers[server].world, run, 0, "user/admin", self.now_ms) {
+            Ok(Entering::Enter(commit)) => {
+                let commit = commit.create(object_key(&self.books[book]), run.encode_to_vec());
+                let commit = self.variant.of_create(commit);
+                self.send(server, commit, None, Purpose::Create(book));
+            }
+            Ok(Entering::Join(_)) | Err(_) => {
+                self.refused.insert(book);
+            }
+        }
     }
 
     fn check_lease(&mut self) {

@@ -25,11 +25,15 @@ pub enum Variant {
     JournalAfterExec,
     /// A leader steps again though a commit of the last step may still happen, or has happened unseen.
     StepDespiteDoubt,
+    /// A create does not compare who has its concurrency key.
+    KeyNotCompared,
+    /// The leader lets a Run begin though another one has its concurrency key.
+    KeyNotWaitedFor,
 }
 
 impl Variant {
     /// All that are broken.
-    pub const BROKEN: [Variant; 7] = [
+    pub const BROKEN: [Variant; 9] = [
         Variant::NoTermCompare,
         Variant::ClaimWithoutCompare,
         Variant::ReportWithoutClaim,
@@ -37,12 +41,25 @@ impl Variant {
         Variant::GateNotCompared,
         Variant::JournalAfterExec,
         Variant::StepDespiteDoubt,
+        Variant::KeyNotCompared,
+        Variant::KeyNotWaitedFor,
     ];
 
     pub(crate) fn of_leader(self, mut commit: Commit) -> Commit {
         if self == Variant::NoTermCompare {
             let leader = keys::leader();
             commit.compares.retain(|compare| !matches!(compare, Compare::CreateRevision(key, _) if *key == leader));
+        }
+        commit
+    }
+
+    pub(crate) fn of_create(self, mut commit: Commit) -> Commit {
+        if self == Variant::KeyNotCompared {
+            let is_key = |key: &keys::Key| matches!(keys::parse(key), Some(keys::Parsed::Concurrency { .. }));
+            commit.compares.retain(|compare| match compare {
+                Compare::Absent(key) | Compare::ModRevision(key, _) => !is_key(key),
+                _ => true,
+            });
         }
         commit
     }

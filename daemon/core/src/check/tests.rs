@@ -41,6 +41,18 @@ fn a_book_in_order_has_no_violation() {
 fn each_mistake_is_named_with_its_field_and_what_to_do() {
     let table = [
         (
+            "  concurrency: {key: \"${{ vars.x }}\"}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Reference spec.concurrency.key: reads `vars.x`: only `inputs` are known before a run is created",
+        ),
+        (
+            "  inputs: {region: {type: string}}\n  concurrency: {key: \"${{ inputs.regoin }}\"}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Reference spec.concurrency.key: the book has no input `regoin`: did you mean `region`?",
+        ),
+        (
+            "  concurrency: {key: \"\"}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Format spec.concurrency.key: is empty",
+        ),
+        (
             "  tasks: [{name: a, command.run: {argv: [x]}, when: vras.x}]",
             "Expression spec.tasks[0].when: line 1, column 1: unknown name `vras`: did you mean `vars`?",
         ),

@@ -50,7 +50,7 @@ pub fn admission(world: &World, term: Term, run: &str, snapshot: &Snapshot) -> R
     let (admission, _) = world.highest();
     let cursor = Cursor {
         admission: admission + 1,
-        granted: snapshot.locks.is_empty(),
+        granted: snapshot.locks.is_empty() && snapshot.concurrency_key.is_empty(),
         priority: snapshot.priority,
         snapshot: hash.clone(),
         ..Default::default()

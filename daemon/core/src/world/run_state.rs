@@ -91,6 +91,12 @@ impl RunState {
         &self.uid
     }
 
+    /// The name; empty while the object is not known.
+    pub fn name(&self) -> &str {
+        let metadata = self.object.as_ref().and_then(|object| object.value.metadata.as_ref());
+        metadata.map_or("", |metadata| &metadata.name)
+    }
+
     /// The object, with its mod revision.
     pub fn object(&self) -> Option<&Stored<Arc<Run>>> {
         self.object.as_ref()
@@ -157,7 +163,8 @@ impl RunState {
         self.cursor.is_none() && self.object.is_some() && !self.has_ended()
     }
 
-    pub(super) fn is_live(&self) -> bool {
+    /// Whether it may still do something or hold something: it has a cursor, or waits for admission.
+    pub fn is_live(&self) -> bool {
         self.cursor.is_some() || self.is_pending()
     }
 

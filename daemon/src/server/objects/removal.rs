@@ -225,6 +225,7 @@ impl ObjectsApi {
             .when(Compare::ModRevision(closed.key.clone(), closed.mod_revision))
             .delete(closed.key.clone());
         commit.operations.push(Operation::DeletePrefix(keys::events_prefix(Some(name))));
+        commit.operations.push(Operation::DeletePrefix(keys::concurrency_prefix(name)));
         self.store.commit(&commit).await?;
         Ok(())
     }

@@ -264,3 +264,79 @@ async fn names_of_a_request_never_become_other_keys() {
     let unknown = stage.api.read(&ObjectRef { kind: "TaksBook".into(), ..named("TaskBook", "x") }).await.unwrap_err();
     assert!(unknown.to_string().contains("did you mean `TaskBook`?"));
 }
+
+fn keyed_book(policy: &str) -> String {
+    format!(
+        "metadata: {{apiVersion: v1alpha, kind: TaskBook, name: web}}\n\
+         spec:\n  inputs: {{region: {{type: string, default: eu}}}}\n  \
+         concurrency: {{key: \"deploy/${{{{ inputs.region }}}}\", policy: {policy}}}\n  targets: {{all: true}}\n  \
+         tasks: [{{assert.that: {{conditions: [\"true\"]}}}}]\n"
+    )
+}
+
+fn run_of_web(name: &str, spec: &str) -> String {
+    format!("---\nmetadata: {{apiVersion: v1alpha, kind: Run, name: {name}}}\nspec: {{taskBooks: [web]{spec}}}\n")
+}
+
+/// Their names, with what was done, or the code.
+async fn created_at_once(stage: &Stage, count: usize) -> Vec<String> {
+    let creating = (0..count).map(|n| {
+        let (api, objects) = (stage.api.clone(), read(&run_of_web(&format!("r{n}"), "")));
+        async move {
+            match api.write(objects, How::Create, &admin(), false).await {
+                Ok(written) => format!("{:?} {}", written[0].1, written[0].0.metadata().name),
+                Err(problem) => format!("{:?}", Status::from(problem).code()),
+            }
+        }
+    });
+    futures::future::join_all(creating).await
+}
+
+#[tokio::test]
+async fn of_creators_at_once_with_one_key_exactly_one_wins() {
+    for (policy, other) in [("Refuse", "FailedPrecondition"), ("Join", "Unchanged")] {
+        let stage = Stage::with_shop().await;
+        stage.apply(&keyed_book(policy)).await.unwrap();
+        let answers = created_at_once(&stage, 12).await;
+        let made: Vec<&String> = answers.iter().filter(|answer| answer.starts_with("Created")).collect();
+        assert_eq!(made.len(), 1, "{policy}: {answers:?}");
+        assert_eq!(answers.iter().filter(|answer| answer.starts_with(other)).count(), 11, "{policy}: {answers:?}");
+        let runs = stage.list(ListRequest { kind: "Run".into(), ..ListRequest::default() }).await.items;
+        assert_eq!(runs.len(), 1);
+        if policy == "Join" {
+            let winner = made[0].replace("Created", "Unchanged");
+            assert!(answers.iter().all(|answer| *answer == winner || answer == made[0]), "{answers:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_replacing_runs_created_at_once_all_but_the_last_are_cancelled() {
+    let stage = Stage::with_shop().await;
+    stage.apply(&keyed_book("Replace")).await.unwrap();
+    let answers = created_at_once(&stage, 8).await;
+    assert!(answers.iter().all(|answer| answer.starts_with("Created")), "{answers:?}");
+    stage.api.cache.catch_up(&*stage.api.store).await.unwrap();
+    let state = stage.api.cache.read();
+    let open = state.world().runs().filter(|run| !run.is_cancelled()).count();
+    assert_eq!(open, 1);
+}
+
+#[tokio::test]
+async fn a_key_is_of_its_inputs_and_kept_in_the_run() {
+    let stage = Stage::with_shop().await;
+    stage.apply(&keyed_book("Refuse")).await.unwrap();
+    let first = stage.apply(&run_of_web("r", "")).await.unwrap().remove(0).0;
+    let Some(lockstep_apis::v1alpha::object::Kind::Run(first)) = first.kind else { panic!("a run") };
+    assert_eq!(first.spec.unwrap().concurrency.unwrap().key, "deploy/eu");
+    stage.apply(&run_of_web("us", ", inputs: {region: us}")).await.unwrap();
+    let refused = stage.apply(&run_of_web("eu", ", inputs: {region: eu}")).await.unwrap_err();
+    assert_eq!(refused.to_string(), "the run r has the concurrency key `deploy/eu`; wait for it, or cancel it");
+    let unknown = stage.apply(&run_of_web("x", ", inputs: {regoin: us}")).await;
+    assert_eq!(violations(unknown), ["0 UnknownInput"]);
+    let two = run_of_web("a", ", inputs: {region: ap}") + &run_of_web("b", ", inputs: {region: ap}");
+    assert_eq!(violations(stage.apply(&two).await), ["1 Duplicate"]);
+    // Together with its book.
+    let both = keyed_book("Refuse").replace("name: web", "name: app") + &run_of_web("z", "").replace("[web]", "[app]");
+    assert_eq!(code(stage.apply(&both).await), Code::FailedPrecondition);
+}

@@ -16,8 +16,8 @@ use crate::identity::PeerIdentity;
 use crate::status::{Answer, Problem};
 use crate::store::{MAX_COMMIT_BYTES, StoreError};
 
-/// How often somebody else may be faster.
-const ATTEMPTS: usize = 5;
+/// How often somebody else may be faster: with one concurrency key everybody but one is slower.
+const ATTEMPTS: usize = 32;
 
 /// How often, and after which pause, is looked whether a commit with an unknown end happened.
 const LOOKS: usize = 10;
@@ -45,11 +45,12 @@ impl ObjectsApi {
     ) -> Answer<Vec<(Object, ApplyAction)>> {
         judge(&objects, how)?;
         for _ in 0..ATTEMPTS {
-            let writes = self.prepare(&objects, how, by).await?;
+            let mut writes = self.prepare(&objects, how, by).await?;
+            let entering = self.enter(&mut writes, by).await?;
             if dry_run || writes.iter().all(|write| write.action == ApplyAction::Unchanged) {
                 return Ok(writes.into_iter().map(|write| (write.object, write.action)).collect());
             }
-            let commit = self.commit_of(&writes).await?;
+            let commit = self.commit_of(&writes, entering).await?;
             let revision = match self.store.commit(&commit).await {
                 Ok(committed) => committed.revision,
                 Err(StoreError::Conflict) => continue,
@@ -78,7 +79,7 @@ impl ObjectsApi {
     }
 
     /// The writes, and that what they rely on is there.
-    async fn commit_of(&self, writes: &[Write]) -> Answer<Commit> {
+    async fn commit_of(&self, writes: &[Write], entering: Commit) -> Answer<Commit> {
         let made: BTreeSet<Key> = writes.iter().map(|write| write.object.key()).collect();
         let mut guards = BTreeMap::new();
         for (index, write) in writes.iter().enumerate() {
@@ -94,7 +95,8 @@ impl ObjectsApi {
                 }
             }
         }
-        let mut commit = Commit { compares: guards.into_values().collect(), operations: Vec::new() };
+        let mut commit = entering;
+        commit.compares.extend(guards.into_values());
         let mut bytes = 0;
         for write in writes {
             commit = commit.when(write.guard.clone());
@@ -169,7 +171,7 @@ fn judge(objects: &[Object], how: How) -> Answer<()> {
     if violations.is_empty() { Ok(()) } else { Err(Problem::Violations(violations)) }
 }
 
-fn numbered(violations: Vec<Violation>, index: usize) -> impl Iterator<Item = Violation> {
+pub(super) fn numbered(violations: Vec<Violation>, index: usize) -> impl Iterator<Item = Violation> {
     let object = u32::try_from(index).unwrap_or(u32::MAX);
     violations.into_iter().map(move |violation| Violation { object, ..violation })
 }

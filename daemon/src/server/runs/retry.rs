@@ -6,10 +6,11 @@ use lockstep_apis::v1alpha::{EarlyEnd, Metadata, Object, Origin, OriginType, Run
 use lockstep_apis::violation::shown;
 use lockstep_apis::{object, timestamp};
 use lockstep_core::outcome::{NodeState, node_state};
+use lockstep_core::protocol::{self, Entering};
 use lockstep_core::world::{NodeEnd, RunState};
 use uuid::Uuid;
 
-use super::{ATTEMPTS, RunsApi, find, missing, words_for};
+use super::{ATTEMPTS, RunsApi, find, missing};
 use crate::cache::State;
 use crate::clock::now_ms;
 use crate::identity::PeerIdentity;
@@ -23,7 +24,10 @@ impl RunsApi {
     pub(super) async fn retry_run(&self, request: &RunRequest, by: &PeerIdentity) -> Answer<Run> {
         for _ in 0..ATTEMPTS {
             self.0.cache.catch_up(&*self.0.store).await?;
-            let (run, commit) = retry_of(&self.0.cache.read(), request, by)?;
+            let (run, commit) = match retry_of(&self.0.cache.read(), request, by)? {
+                Retrying::New(run, commit) => (*run, commit),
+                Retrying::Joined(run) => return Ok(*run),
+            };
             let key = Object::from(run.clone()).key();
             let revision = match self.0.store.commit(&commit).await {
                 Ok(committed) => committed.revision,
@@ -39,7 +43,7 @@ impl RunsApi {
             let mut run = run;
             let metadata = run.metadata.get_or_insert_default();
             metadata.resource_version = revision.to_string();
-            let message = format!("retried as {} by {}", metadata.name, words_for(by));
+            let message = format!("retried as {} by {}", metadata.name, by.words());
             self.tell("run/retried", request, "", message);
             return Ok(run);
         }
@@ -47,8 +51,14 @@ impl RunsApi {
     }
 }
 
-/// The new Run and the commit that makes it.
-fn retry_of(state: &State, request: &RunRequest, by: &PeerIdentity) -> Answer<(Run, Commit)> {
+enum Retrying {
+    /// The new Run and the commit that makes it.
+    New(Box<Run>, Commit),
+    /// By its concurrency key it is another that is there.
+    Joined(Box<Run>),
+}
+
+fn retry_of(state: &State, request: &RunRequest, by: &PeerIdentity) -> Answer<Retrying> {
     let old = find(state.world(), request)?;
     let object = old.object().ok_or_else(|| missing(request))?;
     if !old.has_ended() {
@@ -79,11 +89,21 @@ fn retry_of(state: &State, request: &RunRequest, by: &PeerIdentity) -> Answer<(R
     };
     let run = Run { metadata: Some(metadata), spec: Some(spec), status: None };
     let stored = Object::from(run.clone());
-    let commit = Commit::new()
+    // Of the same version, as it follows the same snapshot.
+    let generation = object.value.status.as_ref().map_or(0, |status| status.book_generation);
+    let entering = match protocol::enter(state.world(), &run, generation, &by.words(), now_ms()) {
+        Ok(Entering::Enter(commit)) => commit,
+        Ok(Entering::Join(uid)) => {
+            let of = state.world().run(&uid).and_then(RunState::object).ok_or(StoreError::Conflict)?;
+            return Ok(Retrying::Joined(Box::new(of.value.as_ref().clone())));
+        }
+        Err(refusal) => return Err(Problem::Precondition(refusal.to_string())),
+    };
+    let commit = entering
         .when(Compare::ModRevision(namespace, version))
         .when(Compare::Present(keys::object("runs", &request.namespace, &request.name)))
         .create(stored.key(), stored.to_stored());
-    Ok((run, commit))
+    Ok(Retrying::New(Box::new(run), commit))
 }
 
 /// Uids of the nodes that did not succeed.

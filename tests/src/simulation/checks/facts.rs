@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use lockstep_apis::{
     keys::{self, Attempt},
-    v1alpha::{Assignment, Cursor, EarlyEnd, Gate, LockMode, OnInterrupt, Outcome, Report, Run, VerdictType},
+    v1alpha::{
+        Assignment, Cursor, EarlyEnd, Gate, GateReasonType, LockMode, OnInterrupt, Outcome, Report, Run, VerdictType,
+    },
 };
 use prost::Message;
 
@@ -78,7 +80,10 @@ impl<'c> Facts<'c> {
             seen.starts += u64::from(mark.what == Deed::Start);
             seen.cut += u64::from(mark.what == Deed::Killed);
         }
+        seen.refused = (0..self.runs.len()).filter(|&run| self.cluster.is_refused(run)).count() as u64;
         for run in &self.runs {
+            let reasons = run.gate.iter().flat_map(|gate| &gate.reasons);
+            seen.replaced += reasons.filter(|reason| reason.message.starts_with("replaced by")).count() as u64;
             seen.closed += u64::from(run.gate.as_ref().is_some_and(|gate| !gate.reasons.is_empty()));
             for ((_, _, number), life) in &run.lives {
                 let verdict = life.verdict.map(|(_, verdict)| verdict);
@@ -90,6 +95,11 @@ impl<'c> Facts<'c> {
             }
         }
         seen
+    }
+
+    pub(super) fn run_named(&self, name: &str) -> usize {
+        let named = |book: &Book| book.snapshot.run_name == name;
+        self.cluster.books.iter().position(named).expect("every Run has a book")
     }
 
     pub(super) fn book(&self, run: usize) -> &'c Book {
@@ -134,6 +144,11 @@ impl Book {
                 mine.name == theirs.name && (mine.mode() != LockMode::Read || theirs.mode() != LockMode::Read)
             })
         })
+    }
+
+    /// Whether both have the same concurrency key.
+    pub(super) fn shares_key(&self, other: &Book) -> bool {
+        !self.snapshot.concurrency_key.is_empty() && self.snapshot.concurrency_key == other.snapshot.concurrency_key
     }
 
     pub(super) fn must_not_rerun(&self, segment: u32, task: u32) -> bool {
@@ -193,6 +208,16 @@ impl RunFacts {
         let nodes = of.windows.iter().flat_map(|window| &window.nodes);
         let failed = |node: usize| segments().any(|segment| self.stopped(book, segment, node, at_ms) == Some(true));
         nodes.filter(|&&node| failed(node as usize)).count() as u32
+    }
+
+    /// It is there, and may still do something or hold something.
+    pub(super) fn is_live(&self) -> bool {
+        self.object.is_some() && (self.ended.is_none() || self.cursor.is_some())
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        let reasons = self.gate.iter().flat_map(|gate| &gate.reasons);
+        reasons.into_iter().any(|reason| reason.r#type() == GateReasonType::Cancelled)
     }
 
     pub(super) fn places(&self) -> impl Iterator<Item = (&(u32, usize, u32), &Life)> {

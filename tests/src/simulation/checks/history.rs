@@ -3,7 +3,9 @@
 use lockstep_apis::{
     commit::{Entry, Revision},
     keys::{self, Attempt, AttemptKey, Parsed},
-    v1alpha::{Assignment, Claim, Cursor, Gate, GateReasonType, Report, Run, RunPhase, Verdict, VerdictType},
+    v1alpha::{
+        Assignment, Claim, ConcurrencyPolicy, Cursor, Gate, GateReasonType, Report, Run, RunPhase, Verdict, VerdictType,
+    },
 };
 use prost::Message;
 
@@ -33,6 +35,7 @@ pub(super) fn check(facts: &mut Facts<'_>) {
                 }
             }
         }
+        check_entered(facts, committed);
         check_places(facts, committed);
     }
 }
@@ -78,6 +81,11 @@ fn put_cursor(facts: &mut Facts<'_>, at: u64, run: usize, cursor: Cursor) {
         let conflicts: Vec<usize> = others.filter(|&other| facts.book(run).locks_against(facts.book(other))).collect();
         for other in conflicts {
             facts.object(Checker::Locks, at, format!("run {run} was granted what run {other} holds"));
+        }
+        let begun = |other: &usize| facts.runs[*other].cursor.as_ref().is_some_and(|cursor| cursor.granted);
+        let same = (0..facts.runs.len()).filter(|&other| other != run && facts.book(run).shares_key(facts.book(other)));
+        for other in same.filter(begun).collect::<Vec<usize>>() {
+            facts.object(Checker::Keys, at, format!("run {run} begins while run {other} has its key"));
         }
     }
     if cursor.ticket != before.ticket {
@@ -185,6 +193,37 @@ fn put_attempt(facts: &mut Facts<'_>, at: u64, kind: AttemptKey, attempt: &Attem
         facts.object(checker, at, message);
     }
     facts.runs[run].lives.insert(key, life);
+}
+
+/// After the commit that makes a Run: what its policy says of the others with its key.
+fn check_entered(facts: &mut Facts<'_>, committed: &Committed) {
+    let made = committed.changes.iter().filter_map(|change| match change {
+        Change::Put(entry) if entry.create_revision == committed.revision => match keys::parse(&entry.key) {
+            Some(Parsed::Object { name, .. }) => Some(facts.run_named(&name)),
+            _ => None,
+        },
+        _ => None,
+    });
+    for run in made.collect::<Vec<usize>>() {
+        let book = facts.book(run);
+        let Some(policy) = book.concurrency().map(|own| own.policy()) else { continue };
+        let others = (0..facts.runs.len()).filter(|&other| other != run && facts.runs[other].is_live());
+        let others = others.filter(|&other| book.shares_key(facts.book(other)));
+        let wrong = |other: &usize| {
+            let of = &facts.runs[*other];
+            let begun = of.cursor.as_ref().is_some_and(|cursor| cursor.granted);
+            match policy {
+                ConcurrencyPolicy::Refuse | ConcurrencyPolicy::Join => true,
+                ConcurrencyPolicy::Replace => of.ended.is_none() && !of.is_cancelled(),
+                ConcurrencyPolicy::QueueLatest => of.ended.is_none() && !begun && !of.is_cancelled(),
+                _ => false,
+            }
+        };
+        for other in others.filter(wrong).collect::<Vec<usize>>() {
+            let message = format!("run {run} was made under {policy:?} beside run {other}");
+            facts.object(Checker::Keys, committed.at_ms, message);
+        }
+    }
 }
 
 /// After each commit: places within the window, and nodes with one Run.

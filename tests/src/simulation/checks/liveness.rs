@@ -7,7 +7,7 @@ pub(super) fn check(facts: &mut Facts<'_>) {
     for run in 0..facts.runs.len() {
         let of = &facts.runs[run];
         let mut objections: Vec<String> = Vec::new();
-        if of.ended.is_none() {
+        if of.ended.is_none() && !facts.cluster.is_refused(run) {
             objections.push(format!("run {run} did not end: cursor {:?}, gate {:?}", of.cursor, of.gate));
         }
         let status = of.object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();

@@ -89,6 +89,9 @@ fn check_others(facts: &mut Facts<'_>, mark: &Execution, place: Place, executing
         if book.locks_against(theirs) {
             objections.push((Checker::Locks, format!("run {} began beside run {}", place.run, other.run)));
         }
+        if book.shares_key(theirs) {
+            objections.push((Checker::Keys, format!("run {} began beside run {}", place.run, other.run)));
+        }
         if other.node == place.node && !book.snapshot.concurrent && !theirs.snapshot.concurrent {
             objections.push((
                 Checker::Turns,

@@ -64,7 +64,11 @@ impl Cluster {
         // One admission at a time: the next one's number follows from it.
         if let Some(uid) = step.admit.first() {
             let book = self.books.iter().find(|book| book.snapshot.run_uid == *uid).expect("every Run has a book");
-            let admission = step::admission(&of.world, term, uid, &book.snapshot).expect("snapshots are small");
+            let mut snapshot = book.snapshot.clone();
+            if self.variant == Variant::KeyNotWaitedFor {
+                snapshot.concurrency_key.clear();
+            }
+            let admission = step::admission(&of.world, term, uid, &snapshot).expect("snapshots are small");
             assert!(admission.len() <= 1, "a small snapshot is one commit");
             commits.extend(admission);
         }
@@ -87,7 +91,7 @@ impl Cluster {
         if !of.up || of.epoch != request.epoch {
             return;
         }
-        match (&request.purpose, answer) {
+        match (request.purpose.clone(), answer) {
             (Purpose::Elect, Answer::Done(revision)) => {
                 of.electing = false;
                 of.term = Some(Term { incarnation: 1, revision });
@@ -125,7 +129,11 @@ impl Cluster {
                 }
             }
             (Purpose::Claim(..) | Purpose::Report(..), _) => self.answered_node(request, answer),
-            (Purpose::Admin, _) => {}
+            (Purpose::Create(book), Answer::Conflict(_)) => {
+                let wait = self.random.between(1, 50);
+                self.after(wait, Event::Create(book));
+            }
+            (Purpose::Admin | Purpose::Create(_), _) => {}
         }
     }
 }
