@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Cancel(RunName),
     /// Let nothing new of a Run start; what runs goes on.
     Pause(RunName),
+    /// Let a Run begin whose book asks for approval.
+    Approve(Approve),
     /// Let a paused Run go on.
     Resume(RunName),
     /// Start a new Run for the nodes of an ended one that did not succeed.
@@ -262,6 +264,15 @@ pub(crate) struct Run {
 pub(crate) struct RunName {
     /// The Run, `name` or `run/name`.
     pub(crate) run: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Approve {
+    /// The Run, `name` or `run/name`.
+    pub(crate) run: String,
+    /// Why; kept in the Run and told in an event.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
 }
 
 #[derive(Args, Debug)]

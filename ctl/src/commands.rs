@@ -69,6 +69,7 @@ async fn connected(cli: Cli) -> Result<()> {
         Command::Cancel(name) => control::control(&session, control::Control::Cancel, &name.run).await,
         Command::Pause(name) => control::control(&session, control::Control::Pause, &name.run).await,
         Command::Resume(name) => control::control(&session, control::Control::Resume, &name.run).await,
+        Command::Approve(approve) => control::approve(&session, &approve).await,
         Command::Retry(retry) => run::retry(&session, &retry).await,
         Command::Release(release) => control::release(&session, &release).await,
         Command::Status => status::status(&session).await,

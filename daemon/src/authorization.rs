@@ -200,6 +200,7 @@ mod tests {
             ("Objects/List", "server user"),
             ("Objects/Update", "server user"),
             ("Objects/Watch", "server user"),
+            ("Runs/Approve", "user"),
             ("Runs/Cancel", "user"),
             ("Runs/Logs", "server user"),
             ("Runs/Nodes", "user"),

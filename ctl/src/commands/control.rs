@@ -1,8 +1,11 @@
-//! `lockstep cancel | pause | resume | release`.
+//! `lockstep cancel | pause | resume | approve | release`.
 
 use super::run_name;
-use crate::{cli::Release, context::Session, error::Result};
-use lockstep_apis::v1alpha::{ReleaseRequest, Run, RunPhase, RunRequest};
+use crate::{
+    cli::{Approve, Release},     context::Session,
+    error::Result,
+};
+use lockstep_apis::v1alpha::{ApproveRequest, ReleaseRequest, Run, RunPhase, RunRequest};
 
 /// What is asked of a Run.
 #[derive(Clone, Copy)]
@@ -31,6 +34,17 @@ pub(crate) async fn control(session: &Session, what: Control, typed: &str) -> Re
         ),
         _ => println!("run/{} {done}", name(&run)),
     }
+    Ok(())
+}
+
+pub(crate) async fn approve(session: &Session, approve: &Approve) -> Result<()> {
+    let request = ApproveRequest {
+        namespace: session.namespace.clone(),
+        name: run_name(&approve.run).to_owned(),
+        reason: approve.reason.clone(),
+    };
+    let run = session.runs().approve(request).await?.into_inner();
+    println!("run/{} approved", name(&run));
     Ok(())
 }
 

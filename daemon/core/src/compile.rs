@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_apis::v1alpha::{
-    Config, EarlyEnd, Group, Input, LockRequest, Node, NodeGroup, OnUnreachable, Run, RunOptions, RunSpec, Sealed,
-    Segment, Snapshot, SnapshotNode, Targets, Task, TaskBook, Value, ValueMap, Violation, value::Kind,
+    Approval, Config, EarlyEnd, Group, Input, LockRequest, Node, NodeGroup, OnUnreachable, Run, RunOptions, RunSpec,
+    Sealed, Segment, Snapshot, SnapshotNode, Targets, Task, TaskBook, Value, ValueMap, Violation, value::Kind,
 };
 use lockstep_apis::violation::of_field;
 use lockstep_apis::{duration, params};
@@ -104,6 +104,7 @@ struct Sources<'a> {
     targets: Option<&'a Targets>,
     options: RunOptions,
     locks: &'a [LockRequest],
+    approval: Option<Approval>,
     variables: BTreeMap<String, Value>,
 }
 
@@ -151,6 +152,7 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
         groups,
         segments,
         locks: sources.locks.to_vec(),
+        approval: sources.approval,
         inputs,
         variables: sources.variables,
         on_unreachable: on_unreachable.into(),
@@ -207,6 +209,7 @@ fn sources<'a>(admission: &Admission<'a>) -> Result<Sources<'a>, Rejection> {
         targets: run.targets.as_ref().or_else(|| book.and_then(|book| book.targets.as_ref())),
         options: merged_options(own, run.run_options.as_ref()),
         locks: book.map_or(&[], |book| book.locks.as_slice()),
+        approval: book.and_then(|book| book.approval).filter(|own| own.required || own.two_persons),
         variables: merged(book.map(|book| book.variables.clone()).unwrap_or_default(), &run.set),
     })
 }

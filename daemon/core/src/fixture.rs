@@ -7,7 +7,7 @@ use lockstep_apis::{
     keys::{self, Attempt, Key},
     v1alpha::{
         Claim, CompiledTask, Concurrency, ConcurrencyPolicy, Group, Leader, LockMode, LockRequest, Metadata, OnFailure,
-        OnInterrupt, Outcome, Report, Run, RunPhase, RunSpec, Segment, Snapshot, SnapshotNode, TaskReport, Window,
+        OnInterrupt, Origin, OriginType, Outcome, Report, Run, RunPhase, RunSpec, Segment, Snapshot, SnapshotNode, TaskReport, Window,
     },
 };
 use prost::Message;
@@ -120,6 +120,22 @@ impl Fixture {
         }
     }
 
+    /// Admits a Run that was made.
+    pub(crate) fn admit_created(&mut self, plan: &Snapshot) {
+        for commit in step::admission(&self.world, self.term, &plan.run_uid, plan).unwrap() {
+            self.commit(commit).unwrap();
+        }
+    }
+
+    /// Makes a Run of this user that waits for admission.
+    pub(crate) fn create_by(&mut self, plan: &Snapshot, name: &str) {
+        let mut run = keyed(plan, ConcurrencyPolicy::Unspecified);
+        let origin = Origin { r#type: OriginType::User.into(), name: name.into(), uid: format!("uid-{name}") };
+        run.spec = Some(RunSpec { origin: Some(origin), concurrency: None, ..run.spec.unwrap_or_default() });
+        let key = keys::object("runs", &plan.namespace, &plan.run_name);
+        self.commit(Commit::new().create(key, run.encode_to_vec())).unwrap();
+    }
+
     /// Makes a Run that waits for admission.
     pub(crate) fn create(&mut self, plan: &Snapshot) {
         let metadata = Metadata {
@@ -149,9 +165,7 @@ impl Fixture {
     /// [`Self::enter`], and admits it.
     pub(crate) fn enter_and_admit(&mut self, plan: Snapshot, policy: ConcurrencyPolicy) {
         assert_eq!(self.enter(&plan, policy), Ok(None));
-        for commit in step::admission(&self.world, self.term, &plan.run_uid, &plan).unwrap() {
-            self.commit(commit).unwrap();
-        }
+        self.admit_created(&plan);
     }
 
     /// `node` claims what it is offered. Returns the attempt.

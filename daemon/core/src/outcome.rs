@@ -83,6 +83,7 @@ pub fn status(run: &RunState, waiting: &[Waiting], now_ms: u64, ended: bool) -> 
         held_nodes: if ended { held_nodes(run) } else { Vec::new() },
         observed_at: now,
         conditions: stored.conditions,
+        approval: stored.approval,
     }
 }
 
@@ -93,6 +94,8 @@ pub fn phase(run: &RunState, waiting: &[Waiting]) -> RunPhase {
     let queues = run.open().is_empty() && waiting.iter().any(|waiting| waiting.reason == "NodeBusy");
     if run.is_cancelled() {
         RunPhase::Cancelling
+    } else if run.gate_has(GateReasonType::AwaitingApproval) && !run.is_closed() {
+        RunPhase::AwaitingApproval
     } else if run.is_paused() {
         RunPhase::Paused
     } else if !opened || queues {
@@ -193,6 +196,8 @@ fn explain(run: &RunState, phase: RunPhase, nodes: &NodeCounts, waiting: &[Waiti
         ("TimedOut", timed_out.message.clone())
     } else if let Some(stopped) = gate(GateReasonType::Failed) {
         ("FailureLimit", stopped.message.clone())
+    } else if let Some(awaited) = gate(GateReasonType::AwaitingApproval).filter(|_| phase == RunPhase::AwaitingApproval) {
+        ("AwaitingApproval", awaited.message.clone())
     } else if let Some(paused) = gate(GateReasonType::Paused).filter(|_| phase == RunPhase::Paused) {
         ("Paused", format!("paused by {}", paused.by))
     } else if phase == RunPhase::Failed {

@@ -18,12 +18,17 @@ use std::collections::BTreeSet;
 use lockstep_apis::{
     commit::{Commit, Compare, Operation, Revision},
     keys::{self, Attempt, AttemptKey},
-    v1alpha::{Claim, Gate, GateReason, GateReasonType, Report, Verdict, VerdictType},
+    v1alpha::{
+        Claim, Gate, GateReason, GateReasonType, Report, RunApproval, RunStatus, Verdict, VerdictType,
+    },
 };
 use prost::Message;
 use thiserror::Error;
 
-use crate::world::{RunState, World};
+use crate::{
+    outcome,
+    world::{RunState, World},
+};
 
 pub use delivery::{Delivery, Place, SealedValue, work};
 pub use entering::{Entering, MAX_RUNS_OF_KEY, enter};
@@ -43,6 +48,12 @@ pub enum Refusal {
     /// Resume of what is not paused.
     #[error("the run is not paused")]
     NotPaused,
+    /// Approve of what does not wait for it.
+    #[error("the run does not wait for approval")]
+    NotAwaiting,
+    /// The book asks for a second person.
+    #[error("the book asks for two persons: another one than who created the run must approve it")]
+    OwnRun,
     /// Its gate is closed for good: there is nothing to cancel, pause or resume.
     #[error("the run is being stopped already")]
     AlreadyStopped,
@@ -226,6 +237,30 @@ pub fn resume(world: &World, run: &str) -> Result<Commit, Refusal> {
     let open = Gate { reasons: reasons.cloned().collect() };
     let key = keys::gate(run.uid());
     Ok(Commit::new().when(Compare::ModRevision(key.clone(), gate.revision)).put(key, open.encode_to_vec()))
+}
+
+/// Opens the gate of a Run that waits for approval, and notes by whom.
+pub fn approve(world: &World, run: &str, approval: RunApproval) -> Result<Commit, Refusal> {
+    let run = going(world, run)?;
+    let (Some(gate), Some(object)) = (run.gate(), run.object()) else { return Err(Refusal::NotAwaiting) };
+    if run.is_closed() {
+        return Err(Refusal::AlreadyStopped);
+    }
+    if !run.gate_has(GateReasonType::AwaitingApproval) {
+        return Err(Refusal::NotAwaiting);
+    }
+    let origin = object.value.spec.as_ref().and_then(|spec| spec.origin.as_ref());
+    let own = origin.is_some_and(|origin| origin.uid == approval.by_uid || origin.name == approval.by);
+    let asked = run.plan().and_then(|plan| plan.snapshot.approval);
+    if own && asked.is_none_or(|asked| asked.two_persons) {
+        return Err(Refusal::OwnRun);
+    }
+    let key = keys::gate(run.uid());
+    let reasons = gate.value.reasons.iter().filter(|reason| reason.r#type() != GateReasonType::AwaitingApproval);
+    let open = Gate { reasons: reasons.cloned().collect() };
+    let commit = Commit::new().when(Compare::ModRevision(key.clone(), gate.revision)).put(key, open.encode_to_vec());
+    let status = object.value.status.clone().unwrap_or_default();
+    Ok(outcome::write_status(commit, object, RunStatus { approval: Some(approval), ..status }))
 }
 
 /// Deletes a Run and all that is kept of it. It must have ended and hold no place.

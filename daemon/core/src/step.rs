@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use lockstep_apis::{
     commit::{Commit, Compare, Term},
     keys,
-    v1alpha::{Cursor, Gate, Waiting},
+    v1alpha::{Cursor, Gate, GateReasonType, Waiting},
 };
 use prost::Message;
 
@@ -68,6 +68,7 @@ pub fn step(world: &World, term: Term, now_ms: u64) -> Step {
     deciding.grant_locks();
     deciding.move_on();
     deciding.take_turns();
+    deciding.explain_gates();
     deciding.write_statuses();
     deciding.step
 }
@@ -131,6 +132,20 @@ impl<'w> Deciding<'w> {
                 let waiting =
                     waiting(format!("run/{}", run.uid()), "SnapshotMissing", "its snapshot is not complete here yet");
                 self.step.why.insert(run.uid().to_owned(), vec![waiting]);
+            }
+        }
+    }
+
+    /// Says by whom a Run is kept that could go on.
+    fn explain_gates(&mut self) {
+        for active in &mut self.active {
+            let gate = active.run.gate().filter(|_| !active.run.is_closed());
+            for reason in gate.iter().flat_map(|gate| &gate.value.reasons) {
+                let (word, message) = match reason.r#type() {
+                    GateReasonType::AwaitingApproval => ("AwaitingApproval", reason.message.clone()),
+                    _ => ("Paused", format!("paused by {}", reason.by)),
+                };
+                active.wait_for("gate".to_owned(), word, message);
             }
         }
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use futures::Stream;
 use lockstep_apis::commit::Commit;
-use lockstep_apis::name;
+use lockstep_apis::{name, timestamp};
 use lockstep_apis::v1alpha::{
-    EventSeverity, LogLine, LogsRequest, PlanRequest, PlanResponse, ReleaseRequest, Run, RunNodesResponse, RunRequest,
+    ApproveRequest, EventSeverity, LogLine, LogsRequest, PlanRequest, PlanResponse, ReleaseRequest, Run, RunApproval, RunNodesResponse, RunRequest,
 };
 use lockstep_apis::violation::{of_field, shown};
 use lockstep_core::outcome;
@@ -29,6 +29,9 @@ mod retry;
 
 /// How often somebody else may be faster: gates are written by admins and the leader only.
 const ATTEMPTS: usize = 8;
+
+/// Longest reason that an admin gives.
+const MAX_REASON: usize = 1024;
 
 /// The service.
 #[derive(Clone)]
@@ -52,7 +55,15 @@ impl RunsApi {
             };
             let commit = match (decided, perhaps.take()) {
                 (Ok(commit), _) => commit,
-                (Err(Refusal::AlreadyPaused | Refusal::AlreadyStopped | Refusal::NotPaused), Some(_)) => {
+                (
+                    Err(
+                        Refusal::AlreadyPaused
+                        | Refusal::AlreadyStopped
+                        | Refusal::NotPaused
+                        | Refusal::NotAwaiting,
+                    ),
+                    Some(_),
+                ) => {
                     return self.current(request);
                 }
                 (Err(refusal), _) => return Err(refused(&refusal, request)),
@@ -116,6 +127,7 @@ fn missing(request: &RunRequest) -> Problem {
 fn refused(refusal: &Refusal, request: &RunRequest) -> Problem {
     match refusal {
         Refusal::Unknown => missing(request),
+        Refusal::OwnRun => Problem::Denied(format!("{}: {refusal}", shown(&request.name))),
         refusal => Problem::Precondition(format!("{}: {refusal}", shown(&request.name))),
     }
 }
@@ -149,6 +161,25 @@ impl runs_server::Runs for RunsApi {
     async fn retry(&self, request: Request<RunRequest>) -> Result<Response<Run>, Status> {
         let caller = status::caller(&request)?;
         Ok(Response::new(self.retry_run(request.get_ref(), &caller).await?))
+    }
+
+    async fn approve(&self, request: Request<ApproveRequest>) -> Result<Response<Run>, Status> {
+        let caller = status::caller(&request)?;
+        let by = caller.words();
+        let ApproveRequest { namespace, name, reason } = request.into_inner();
+        if reason.len() > MAX_REASON {
+            let message = format!("has {} bytes, and at most {MAX_REASON} are kept", reason.len());
+            return Err(Problem::Violations(vec![of_field("OutOfRange", "reason", message)]).into());
+        }
+        let request = RunRequest { namespace, name };
+        let approval =
+            |at| RunApproval { by: by.clone(), by_uid: caller.uid.clone(), at: Some(at), reason: reason.clone() };
+        let decide =
+            |world: &World, run: &RunState| protocol::approve(world, run.uid(), approval(timestamp::from_ms(now_ms())));
+        let run = self.change(&request, decide).await?;
+        let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        self.tell("run/approved", &request, "", format!("approved by {by}{why}"));
+        Ok(Response::new(run))
     }
 
     async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<Run>, Status> {

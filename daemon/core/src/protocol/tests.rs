@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lockstep_apis::v1alpha::{Outcome, Sealed, TaskReport, Value};
+use lockstep_apis::v1alpha::{Approval, Outcome, RunPhase, Sealed, TaskReport, Value};
 
 use super::*;
 use crate::fixture::{Fixture, by, plan, with_barriers};
@@ -61,6 +61,78 @@ fn a_report_and_a_release_exclude_each_other() {
     assert!(f.commit(report(&attempt, &Report::default(), false)).is_err(), "a verdict is there");
     f.commit(report(&attempt, &Report::default(), true)).unwrap();
     assert!(f.world.attempt(&attempt).unwrap().report.as_ref().unwrap().value.late);
+}
+
+fn awaiting(two_persons: bool) -> Fixture {
+    let mut f = Fixture::new();
+    let mut plan = plan("r", &["a"], 1);
+    plan.approval = Some(Approval { required: true, two_persons });
+    f.create_by(&plan, "alice");
+    f.admit_created(&plan);
+    f.settle();
+    f
+}
+
+fn by_whom(name: &str) -> RunApproval {
+    RunApproval { by: name.into(), by_uid: format!("uid-{name}"), reason: "looked at".into(), ..Default::default() }
+}
+
+#[test]
+fn nothing_begins_before_it_is_approved_and_by_whom_is_kept() {
+    let mut f = awaiting(false);
+    assert_eq!((f.offered(), f.phase("r")), (Vec::new(), RunPhase::AwaitingApproval));
+    assert_eq!(f.step().why["r"][0].reason, "AwaitingApproval");
+    assert_eq!(resume(&f.world, "r"), Err(Refusal::NotPaused), "a resume is no approval");
+    f.commit(approve(&f.world, "r", by_whom("alice")).unwrap()).unwrap();
+    assert_eq!(approve(&f.world, "r", by_whom("alice")), Err(Refusal::NotAwaiting));
+    f.settle();
+    assert_eq!(f.offered(), ["r/a/0/1"]);
+    f.work("a", Outcome::Ok);
+    f.settle();
+    let status = f.world.run("r").unwrap().object().unwrap().value.status.clone().unwrap();
+    assert_eq!((status.phase(), status.approval.unwrap()), (RunPhase::Succeeded, by_whom("alice")));
+}
+
+#[test]
+fn where_two_persons_are_asked_for_nobody_approves_a_run_of_their_own() {
+    let mut f = awaiting(true);
+    let renamed = RunApproval { by: "alice2".into(), ..by_whom("alice") };
+    for own in [by_whom("alice"), renamed] {
+        assert_eq!(approve(&f.world, "r", own), Err(Refusal::OwnRun));
+    }
+    f.commit(approve(&f.world, "r", by_whom("bob")).unwrap()).unwrap();
+    f.settle();
+    assert_eq!(f.offered(), ["r/a/0/1"]);
+}
+
+#[test]
+fn the_timeout_counts_while_approval_is_awaited_and_so_does_a_cancel() {
+    let mut f = awaiting(false);
+    f.now_ms += 60_001;
+    f.settle();
+    assert_eq!(f.phase("r"), RunPhase::Failed);
+    assert_eq!(approve(&f.world, "r", by_whom("bob")), Err(Refusal::Ended));
+    let mut f = awaiting(false);
+    f.commit(cancel(&f.world, "r", "user/x", 1).unwrap()).unwrap();
+    assert_eq!(approve(&f.world, "r", by_whom("bob")), Err(Refusal::AlreadyStopped));
+    f.settle();
+    assert_eq!(f.phase("r"), RunPhase::Cancelled);
+}
+
+#[test]
+fn a_run_that_was_paused_before_its_admission_waits_for_both() {
+    let mut f = Fixture::new();
+    let mut plan = plan("r", &["a"], 1);
+    plan.approval = Some(Approval { required: true, two_persons: false });
+    f.create_by(&plan, "alice");
+    f.commit(pause(&f.world, "r", "user/x", 1).unwrap()).unwrap();
+    f.admit_created(&plan);
+    f.commit(approve(&f.world, "r", by_whom("alice")).unwrap()).unwrap();
+    f.settle();
+    assert_eq!(f.phase("r"), RunPhase::Paused);
+    f.commit(resume(&f.world, "r").unwrap()).unwrap();
+    f.settle();
+    assert_eq!(f.offered(), ["r/a/0/1"]);
 }
 
 #[test]

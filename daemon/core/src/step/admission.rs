@@ -3,13 +3,13 @@
 use lockstep_apis::{
     commit::{Commit, Compare, Term},
     keys,
-    v1alpha::{Cursor, Gate, RunPhase, RunStatus, Snapshot},
+    v1alpha::{Approval, Cursor, Gate, GateReasonType, RunPhase, RunStatus, Snapshot},
 };
 use prost::Message;
 use thiserror::Error;
 
 use crate::{
-    outcome,
+    outcome, protocol,
     world::{World, chunk_value},
 };
 
@@ -59,10 +59,21 @@ pub fn admission(world: &World, term: Term, run: &str, snapshot: &Snapshot) -> R
         .when(term.compare())
         .when(Compare::ModRevision(outcome::object_key(&object.value), object.revision))
         .create(keys::cursor(run), cursor.encode_to_vec());
-    last = match state.gate() {
+    let awaited = snapshot.approval.map(awaited).map(|message| {
+        protocol::reason(GateReasonType::AwaitingApproval, "book", snapshot.created_ms, message)
+    });
+    last = match (state.gate(), awaited) {
         // Paused before it was admitted.
-        Some(gate) => last.when(Compare::ModRevision(keys::gate(run), gate.revision)),
-        None => last.create(keys::gate(run), Gate::default().encode_to_vec()),
+        (Some(gate), None) => last.when(Compare::ModRevision(keys::gate(run), gate.revision)),
+        (Some(gate), Some(awaited)) => {
+            let reasons = gate.value.reasons.iter().cloned().chain([awaited]).collect();
+            let guarded = last.when(Compare::ModRevision(keys::gate(run), gate.revision));
+            guarded.put(keys::gate(run), Gate { reasons }.encode_to_vec())
+        }
+        (None, awaited) => {
+            let reasons = awaited.into_iter().collect();
+            last.create(keys::gate(run), Gate { reasons }.encode_to_vec())
+        }
     };
     if count == 1 {
         return Ok(vec![chunks.into_iter().fold(last, |commit, (key, value)| commit.put(key, value))]);
@@ -74,6 +85,14 @@ pub fn admission(world: &World, term: Term, run: &str, snapshot: &Snapshot) -> R
     }
     commits.push(last);
     Ok(commits)
+}
+
+/// What a Run that is not approved yet says.
+fn awaited(approval: Approval) -> &'static str {
+    match approval.two_persons {
+        true => "it waits for `lockstep approve` by another person than the one that created it",
+        false => "it waits for `lockstep approve`",
+    }
 }
 
 /// The commit that ends a Run which cannot be compiled. `None` if the world knows no such Run that waits for admission.
