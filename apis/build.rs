@@ -4,7 +4,7 @@ use std::{env, fs, io, path::PathBuf};
 
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["options", "meta", "objects", "taskbook", "run", "actions", "records", "services"]
+    let files = ["options", "meta", "objects", "taskbook", "run", "lock", "actions", "records", "services"]
         .map(|name| format!("lockstep/v1alpha/{name}.proto"));
     let mut compiler = protox::Compiler::new(["proto"]).map_err(io::Error::other)?;
     compiler.include_source_info(true).include_imports(true);

@@ -33,7 +33,7 @@ pub enum StoredObjectError {
 
 macro_rules! for_each_kind {
     ($each:ident) => {
-        $each! { Namespace, Node, NodeGroup, Config, TaskBook, Run, Event }
+        $each! { Namespace, Node, NodeGroup, Config, TaskBook, Run, Event, Lock }
     };
 }
 
@@ -180,6 +180,9 @@ impl Object {
                     spec.retry_nodes = kept.retry_nodes;
                     spec.concurrency = kept.concurrency;
                 }
+            }
+            Some(object::Kind::Lock(new)) => {
+                new.status = if let Some(object::Kind::Lock(old)) = old { old.status.clone() } else { None };
             }
             Some(object::Kind::Config(_) | object::Kind::TaskBook(_) | object::Kind::Event(_)) | None => {}
         }

@@ -495,13 +495,6 @@ fn what_comes_later_is_refused_with_a_sentence() {
         row("even false", book(&format!("trustFacts: false\n{TASKS}")), "NotYet", (3, 3), "spec.trustFacts"),
         row("loop", task("loop: [1]\n  time.sleep: 1s"), "NotYet", (4, 5), "spec.tasks[0].loop"),
         row(
-            "mode",
-            book(&format!("locks: [{{name: a, mode: Clean}}]\n{TASKS}")),
-            "NotYet",
-            (3, 27),
-            "spec.locks[0].mode",
-        ),
-        row(
             "fence",
             book(&format!("runOptions: {{onNodeLost: AfterFence}}\n{TASKS}")),
             "NotYet",
@@ -532,9 +525,23 @@ fn what_keeps_runs_apart_is_checked_at_apply() {
         row(
             "policy",
             book(&format!("concurrency: {{key: a, policy: Forbid}}\n{TASKS}")),
-            "NotSupported",
+            "TypeMismatch",
             (3, 33),
             "spec.concurrency.policy",
+        ),
+        row(
+            "mode",
+            book(&format!("locks: [{{name: a, mode: Wrtie}}]\n{TASKS}")),
+            "TypeMismatch",
+            (3, 27),
+            "spec.locks[0].mode",
+        ),
+        row(
+            "too many locks",
+            book(&format!("locks: [{}]\n{TASKS}", (0..17).map(|n| format!("l{n},")).collect::<String>())),
+            "TooLarge",
+            (3, 10),
+            "spec.locks",
         ),
         row("text", book(&format!("concurrency: a\n{TASKS}")), "TypeMismatch", (3, 16), "spec.concurrency"),
     ]);

@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Retry(Retry),
     /// Give free the place of a node that does not report.
     Release(Release),
+    /// Locks: who holds them and who waits; acquire, release and clear them.
+    Locks(Locks),
     /// The cluster at a glance: store, leader, servers, nodes.
     Status,
     /// What happened.
@@ -290,6 +292,57 @@ pub(crate) struct Release {
     pub(crate) run: String,
     /// The node whose place it is.
     pub(crate) node: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Locks {
+    #[command(subcommand)]
+    pub(crate) command: Option<LocksCommand>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum LocksCommand {
+    /// Keep Runs from a lock; waits until those that hold it are through.
+    Acquire(AcquireLock),
+    /// Let go of a lock.
+    Release {
+        /// The lock.
+        name: String,
+        /// Whose; default: your own.
+        #[arg(long, value_name = "NAME")]
+        owner: Option<String>,
+    },
+    /// Take the poison from a lock that a failed Run left so, once what it left is mended.
+    Clear {
+        /// The lock.
+        name: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AcquireLock {
+    /// The lock.
+    pub(crate) name: String,
+    /// `read` shares it with others that read, `write` and `clean` exclude all.
+    #[arg(long, value_enum, ignore_case = true, default_value = "write")]
+    pub(crate) mode: LockModeWord,
+    /// When it is let go by itself, at most 168h.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) ttl: String,
+    /// What those read who wait for it.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Do not wait for Runs that hold it; the exit code is then 3, and no other Run gets it.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+/// How a lock is held.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LockModeWord {
+    Read,
+    Write,
+    Clean,
 }
 
 #[derive(Args, Debug)]

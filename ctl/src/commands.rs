@@ -8,6 +8,7 @@ mod explain;
 mod get;
 mod lint;
 mod local;
+mod locks;
 mod logs;
 mod plan;
 mod run;
@@ -72,6 +73,7 @@ async fn connected(cli: Cli) -> Result<()> {
         Command::Approve(approve) => control::approve(&session, &approve).await,
         Command::Retry(retry) => run::retry(&session, &retry).await,
         Command::Release(release) => control::release(&session, &release).await,
+        Command::Locks(locks) => locks::locks(&session, locks.command).await,
         Command::Status => status::status(&session).await,
         Command::Events(events) => events::events(&session, &events).await,
         Command::Plan(plan) => plan::plan(&session, &plan).await,

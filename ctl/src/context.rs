@@ -5,7 +5,8 @@ use crate::{
     error::{Error, Result},
 };
 use lockstep_grpc::{
-    channel, cluster_admin_client::ClusterAdminClient, objects_client::ObjectsClient, runs_client::RunsClient,
+    channel, cluster_admin_client::ClusterAdminClient, locks_client::LocksClient, objects_client::ObjectsClient,
+    runs_client::RunsClient,
 };
 use serde::Deserialize;
 use std::{
@@ -85,6 +86,11 @@ impl Session {
     /// What is done with Runs.
     pub(crate) fn runs(&self) -> RunsClient<Channel> {
         RunsClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    /// What admins do with locks.
+    pub(crate) fn locks(&self) -> LocksClient<Channel> {
+        LocksClient::new(self.channel.clone())
     }
 
     /// The cluster itself.

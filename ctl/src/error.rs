@@ -26,6 +26,9 @@ pub(crate) enum Error {
     /// A server answered with an error.
     #[error("{}", .0.message())]
     Status(Box<tonic::Status>),
+    /// Its state does not allow it yet.
+    #[error("{0}")]
+    NotYet(String),
     /// A Run ended, but not well; it has been said already.
     #[error("")]
     RunFailed,
@@ -46,6 +49,7 @@ impl Error {
         ExitCode::from(match self {
             Error::RunFailed => 1,
             Error::Usage(_) | Error::Invalid(_) | Error::File(..) => 2,
+            Error::NotYet(_) => 3,
             Error::Context(_) => 4,
             Error::Unreachable(_) => 5,
             Error::NodesSkipped => 6,

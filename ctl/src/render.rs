@@ -2,6 +2,7 @@
 
 pub(crate) mod describe;
 pub(crate) mod explain;
+pub(crate) mod locks;
 pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod reference;

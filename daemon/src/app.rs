@@ -10,6 +10,7 @@ use lockstep_apis::v1alpha::{Cluster, Leader as LeaderRecord, ServerRecord};
 use lockstep_apis::{DESCRIPTORS, keys};
 use lockstep_grpc::agents_server::AgentsServer;
 use lockstep_grpc::cluster_admin_server::ClusterAdminServer;
+use lockstep_grpc::locks_server::LocksServer;
 use lockstep_grpc::objects_server::ObjectsServer;
 use lockstep_grpc::runs_server::RunsServer;
 use prost::Message;
@@ -37,7 +38,7 @@ use crate::leader::{Leader, UpNodes};
 use crate::logs::LogStore;
 use crate::readiness::{self, Noting};
 use crate::sealing::KeyRing;
-use crate::server::{AgentsApi, ClusterApi, ObjectsApi, Peers, RunsApi, Shared, finish_deletions};
+use crate::server::{AgentsApi, ClusterApi, LocksApi, ObjectsApi, Peers, RunsApi, Shared, finish_deletions};
 use crate::settings::{Flags, Settings};
 use crate::store::{self, Store, StoreError, StoreSettings};
 use crate::{agent, presence};
@@ -359,6 +360,7 @@ where
     let objects =
         ObjectsServer::new(ObjectsApi::new(shared.store.clone(), shared.cache.clone(), shared.outbox.clone()));
     let runs = RunsServer::new(RunsApi(shared.clone()));
+    let locks = LocksServer::new(LocksApi(shared.clone()));
     let agents = AgentsServer::new(AgentsApi(shared.clone()));
     let cluster = ClusterAdminServer::new(ClusterApi::of(&shared));
     Server::builder()
@@ -370,6 +372,7 @@ where
         .layer(authorized)
         .add_service(objects.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(runs.max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(locks.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(agents.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(cluster.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(reflection)

@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt};
 use lockstep_apis::commit::{Commit, Operation, Revision, Term};
 use lockstep_apis::keys::{self, Parsed};
-use lockstep_apis::v1alpha::{EventSeverity, Run, RunPhase};
+use lockstep_apis::v1alpha::{EventSeverity, Lock, LockStatus, Run, RunPhase};
 use lockstep_core::step::{Step, step};
 use prost::Message;
 use tokio::sync::watch;
@@ -156,7 +156,11 @@ impl Leader {
             let config = cache.config();
             let happenings = commit.operations.iter().filter_map(|operation| {
                 let Operation::Put { key, value, .. } = operation else { return None };
-                let Some(Parsed::Object { kind, .. }) = keys::parse(key) else { return None };
+                let Some(Parsed::Object { kind, namespace, name }) = keys::parse(key) else { return None };
+                if kind == "locks" {
+                    let before = cache.world().lock(&namespace, &name).and_then(|lock| lock.value.status.as_ref());
+                    return lock_happening(before, &Lock::decode(value.as_slice()).ok()?);
+                }
                 let after = (kind == "runs").then(|| Run::decode(value.as_slice()).ok()).flatten()?;
                 let uid = after.metadata.as_ref().map_or("", |metadata| &metadata.uuid);
                 let stored = cache.world().run(uid);
@@ -172,6 +176,33 @@ impl Leader {
         commit.operations.extend(told);
         commit
     }
+}
+
+/// What a leader's write of a lock tells: a Run left it poisoned, or an admin's time has run out. `None`: nothing that is
+/// an event.
+fn lock_happening(before: Option<&LockStatus>, after: &Lock) -> Option<Happening> {
+    let (metadata, status) = (after.metadata.as_ref()?, after.status.as_ref()?);
+    let over = before.iter().flat_map(|before| &before.holds).find(|hold| !status.holds.contains(hold));
+    let (r#type, severity, message) = match (&status.poison, over) {
+        (Some(poison), _) if before.is_none_or(|before| before.poison.is_none()) => {
+            let message = format!("run {} failed and left the lock {} poisoned", poison.run, metadata.name);
+            ("lock/poisoned", EventSeverity::Warning, message)
+        }
+        (_, Some(hold)) => {
+            let message = format!("the time ran out for which {} held the lock {}", hold.owner, metadata.name);
+            ("lock/expired", EventSeverity::Info, message)
+        }
+        _ => return None,
+    };
+    Some(Happening {
+        namespace: metadata.namespace.clone(),
+        r#type,
+        severity,
+        regarding: format!("Lock/{}/{}", metadata.namespace, metadata.name),
+        node: String::new(),
+        message,
+        data: None,
+    })
 }
 
 /// What a change of a Run's status tells. `None`: nothing that is an event.

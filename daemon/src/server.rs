@@ -3,6 +3,7 @@
 
 mod agents;
 mod cluster;
+mod locks;
 mod objects;
 mod peers;
 mod runs;
@@ -23,6 +24,7 @@ use crate::store::Store;
 
 pub use agents::AgentsApi;
 pub use cluster::ClusterApi;
+pub use locks::LocksApi;
 pub use objects::ObjectsApi;
 pub(crate) use objects::finish_deletions;
 pub use peers::Peers;

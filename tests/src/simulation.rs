@@ -56,6 +56,12 @@ pub struct Seen {
     pub refused: u64,
     /// Runs that gave way to others.
     pub replaced: u64,
+    /// Locks that admins acquired.
+    pub acquired: u64,
+    /// Locks that failed Runs left poisoned.
+    pub poisoned: u64,
+    /// Runs that were approved.
+    pub approved: u64,
 }
 
 impl std::ops::AddAssign for Seen {
@@ -72,6 +78,9 @@ impl std::ops::AddAssign for Seen {
         self.closed += other.closed;
         self.refused += other.refused;
         self.replaced += other.replaced;
+        self.acquired += other.acquired;
+        self.poisoned += other.poisoned;
+        self.approved += other.approved;
     }
 }
 

@@ -40,6 +40,9 @@ fn no_story_breaks_a_promise() {
         ("closed gates", seen.closed),
         ("refused runs", seen.refused),
         ("replaced runs", seen.replaced),
+        ("acquired locks", seen.acquired),
+        ("poisoned locks", seen.poisoned),
+        ("approved runs", seen.approved),
     ] {
         assert!(count >= expected, "{count} {what} in {seeds} stories: too quiet");
     }
@@ -116,6 +119,16 @@ fn key_not_compared_is_caught() {
 #[test]
 fn key_not_waited_for_is_caught() {
     caught(Variant::KeyNotWaitedFor, &[Checker::Keys]);
+}
+
+#[test]
+fn lock_not_compared_is_caught() {
+    caught(Variant::LockNotCompared, &[Checker::Locks]);
+}
+
+#[test]
+fn no_poison_is_caught() {
+    caught(Variant::NoPoison, &[Checker::Poison]);
 }
 
 /// Plays a broken variant until a checker that should object does; says which one, and after how many stories.

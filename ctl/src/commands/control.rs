@@ -2,7 +2,8 @@
 
 use super::run_name;
 use crate::{
-    cli::{Approve, Release},     context::Session,
+    cli::{Approve, Release},
+    context::Session,
     error::Result,
 };
 use lockstep_apis::v1alpha::{ApproveRequest, ReleaseRequest, Run, RunPhase, RunRequest};

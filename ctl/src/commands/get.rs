@@ -37,6 +37,18 @@ pub(crate) async fn get(session: &Session, get: &Get) -> Result<()> {
     if get.watch { watch(session, kind, &namespace, (get, &names), version).await } else { Ok(()) }
 }
 
+/// `get KIND` without an option.
+pub(crate) fn of_kind(kind: &str) -> Get {
+    Get {
+        kind: kind.to_owned(),
+        names: Vec::new(),
+        selector: None,
+        all_namespaces: false,
+        output: Output::Table,
+        watch: false,
+    }
+}
+
 pub(crate) async fn describe(session: &Session, describe: &Describe) -> Result<()> {
     let (kind, first) = kind_and_name(&describe.kind)?;
     let name = first.or_else(|| describe.name.as_deref().map(|name| bare(kind, name)));

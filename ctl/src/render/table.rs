@@ -34,6 +34,7 @@ impl Table {
             "NodeGroup" => &["SELECTS"],
             "TaskBook" => &["TASKS", "ROLLOUT"],
             "Run" => &["PHASE", "BOOK", "NODES"],
+            "Lock" => &["STATE", "HELD BY", "WAITING"],
             "Event" => &["SEVERITY", "TYPE", "MESSAGE"],
             _ => &[],
         });
@@ -122,6 +123,7 @@ fn cells(object: &Object) -> Vec<String> {
             };
             vec![phase, books, status.nodes.as_ref().map(counts).unwrap_or_default()]
         }
+        Some(Message::Lock(lock)) => super::locks::cells(lock),
         Some(Message::Event(event)) => {
             let spec = event.spec.clone().unwrap_or_default();
             vec![severity(spec.severity()).into(), safe(&spec.r#type, 60), safe(&spec.message, 120)]

@@ -7,7 +7,8 @@ use lockstep_apis::{
     keys::{self, Attempt, Key},
     v1alpha::{
         Claim, CompiledTask, Concurrency, ConcurrencyPolicy, Group, Leader, LockMode, LockRequest, Metadata, OnFailure,
-        OnInterrupt, Origin, OriginType, Outcome, Report, Run, RunPhase, RunSpec, Segment, Snapshot, SnapshotNode, TaskReport, Window,
+        OnInterrupt, Origin, OriginType, Outcome, Report, Run, RunPhase, RunSpec, Segment, Snapshot, SnapshotNode,
+        TaskReport, Window,
     },
 };
 use prost::Message;
@@ -268,6 +269,12 @@ pub(crate) fn with_barriers(mut plan: Snapshot, segments: u32) -> Snapshot {
 
 pub(crate) fn with_key(mut plan: Snapshot, key: &str) -> Snapshot {
     plan.concurrency_key = key.into();
+    plan
+}
+
+pub(crate) fn with_poison(mut plan: Snapshot, name: &str) -> Snapshot {
+    let mode = LockMode::Write.into();
+    plan.locks.push(LockRequest { name: name.into(), mode, poison: true });
     plan
 }
 

@@ -170,6 +170,14 @@ fn slot(nodes: &mut NodeCounts, end: crate::world::NodeEnd) -> &mut u32 {
     }
 }
 
+/// Why the Run fails if it ends now. `None`: it does not.
+pub(crate) fn failure(run: &RunState) -> Option<String> {
+    let plan = run.plan()?;
+    let counted = count(run, plan, true);
+    let fails = final_phase(run, &counted.nodes) == RunPhase::Failed;
+    fails.then(|| explain(run, RunPhase::Failed, &counted.nodes, &[]).1)
+}
+
 fn final_phase(run: &RunState, nodes: &NodeCounts) -> RunPhase {
     let all_well = nodes.ok + nodes.changed + nodes.skipped == nodes.total;
     if run.gate_has(GateReasonType::Cancelled) {
@@ -196,7 +204,8 @@ fn explain(run: &RunState, phase: RunPhase, nodes: &NodeCounts, waiting: &[Waiti
         ("TimedOut", timed_out.message.clone())
     } else if let Some(stopped) = gate(GateReasonType::Failed) {
         ("FailureLimit", stopped.message.clone())
-    } else if let Some(awaited) = gate(GateReasonType::AwaitingApproval).filter(|_| phase == RunPhase::AwaitingApproval) {
+    } else if let Some(awaited) = gate(GateReasonType::AwaitingApproval).filter(|_| phase == RunPhase::AwaitingApproval)
+    {
         ("AwaitingApproval", awaited.message.clone())
     } else if let Some(paused) = gate(GateReasonType::Paused).filter(|_| phase == RunPhase::Paused) {
         ("Paused", format!("paused by {}", paused.by))

@@ -12,15 +12,14 @@
 
 mod delivery;
 mod entering;
+mod locking;
 
 use std::collections::BTreeSet;
 
 use lockstep_apis::{
     commit::{Commit, Compare, Operation, Revision},
     keys::{self, Attempt, AttemptKey},
-    v1alpha::{
-        Claim, Gate, GateReason, GateReasonType, Report, RunApproval, RunStatus, Verdict, VerdictType,
-    },
+    v1alpha::{Claim, Gate, GateReason, GateReasonType, Report, RunApproval, RunStatus, Verdict, VerdictType},
 };
 use prost::Message;
 use thiserror::Error;
@@ -32,6 +31,8 @@ use crate::{
 
 pub use delivery::{Delivery, Place, SealedValue, work};
 pub use entering::{Entering, MAX_RUNS_OF_KEY, enter};
+pub use locking::{acquire_lock, clear_lock, lock_holders, release_lock};
+pub(crate) use locking::{excludes, held_by, written};
 
 /// The message of a cancel by hand.
 pub(crate) const CANCELLED: &str = "cancelled";
@@ -78,6 +79,15 @@ pub enum Refusal {
         /// What it does otherwise.
         why: String,
     },
+    /// Another admin holds the lock.
+    #[error("{0}")]
+    LockHeld(String),
+    /// Release of a lock that its owner does not hold.
+    #[error("{0} does not hold the lock; `lockstep locks` lists who does")]
+    LockNotHeld(String),
+    /// Clear of a lock that is not poisoned.
+    #[error("the lock is not poisoned")]
+    NotPoisoned,
     /// So many Runs have one key, or wait for it, that no more are taken.
     #[error("too many runs have the concurrency key `{0}`; cancel those that are not needed")]
     KeyFull(String),

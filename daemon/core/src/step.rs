@@ -17,21 +17,24 @@
 
 mod admission;
 mod closing;
+mod lock_objects;
 mod locks;
 mod rollout;
 mod status;
 mod turns;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_apis::{
     commit::{Commit, Compare, Term},
-    keys,
+    keys::{self, Key},
     v1alpha::{Cursor, Gate, GateReasonType, Waiting},
 };
 use prost::Message;
 
 use crate::world::{Plan, RunState, World};
+
+use locks::Standing;
 
 pub use admission::{MAX_SNAPSHOT_BYTES, SnapshotTooLarge, admission, rejection};
 
@@ -65,11 +68,13 @@ pub fn step(world: &World, term: Term, now_ms: u64) -> Step {
     let mut deciding = Deciding::new(world, term, now_ms);
     deciding.close();
     deciding.forget_keys();
+    deciding.let_go_of_holds();
     deciding.grant_locks();
     deciding.move_on();
     deciding.take_turns();
     deciding.explain_gates();
     deciding.write_statuses();
+    deciding.write_locks();
     deciding.step
 }
 
@@ -83,6 +88,10 @@ struct Deciding<'w> {
     active: Vec<Active<'w>>,
     /// The highest ticket given so far.
     ticket: u64,
+    /// Locks' objects that a commit of this step writes or compares: nothing else may write them in it.
+    touched: BTreeSet<Key>,
+    /// Who stands at which lock now.
+    standing: Standing<'w>,
 }
 
 /// A Run that may move.
@@ -95,12 +104,23 @@ struct Active<'w> {
     /// Something was decided that must be committed before anything else is.
     settled: bool,
     waiting: Vec<Waiting>,
+    /// What it was granted in this step, as it was seen: compared by the commit that moves it.
+    granted: Vec<Compare>,
 }
 
 impl<'w> Deciding<'w> {
     fn new(world: &'w World, term: Term, now_ms: u64) -> Self {
         let (_, ticket) = world.highest();
-        let mut deciding = Deciding { world, term, now_ms, step: Step::default(), active: Vec::new(), ticket };
+        let mut deciding = Deciding {
+            world,
+            term,
+            now_ms,
+            step: Step::default(),
+            active: Vec::new(),
+            ticket,
+            touched: BTreeSet::new(),
+            standing: Standing::default(),
+        };
         for run in world.live() {
             deciding.look_at(run);
         }
@@ -127,6 +147,7 @@ impl<'w> Deciding<'w> {
                 moved: false,
                 settled: false,
                 waiting: Vec::new(),
+                granted: Vec::new(),
             }),
             _ => {
                 let waiting =
@@ -172,8 +193,20 @@ impl Active<'_> {
         }
     }
 
+    fn wait_behind(&mut self, on: String, reason: &str, message: impl Into<String>, behind: String) {
+        if self.waiting.len() < MAX_WAITING {
+            self.waiting.push(Waiting { behind, ..waiting(on, reason, message) });
+        }
+    }
+
+    /// Whether it holds its locks.
+    fn holds_locks(&self) -> bool {
+        self.run.cursor().is_some_and(|cursor| cursor.granted)
+    }
+
     /// Adds what every move depends on: the cursor as it was seen, and an open gate.
-    fn guarded(&self, commit: Commit) -> Commit {
+    fn guarded(&self, mut commit: Commit) -> Commit {
+        commit.compares.extend(self.granted.iter().cloned());
         let commit = match self.run.cursor_revision() {
             Some(revision) => commit.when(Compare::ModRevision(keys::cursor(self.run.uid()), revision)),
             None => commit.when(Compare::Absent(keys::cursor(self.run.uid()))),
@@ -183,7 +216,7 @@ impl Active<'_> {
 }
 
 fn waiting(on: String, reason: &str, message: impl Into<String>) -> Waiting {
-    Waiting { on, reason: reason.to_owned(), message: message.into() }
+    Waiting { on, reason: reason.to_owned(), message: message.into(), behind: String::new() }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_apis::{
     commit::{Commit, Entry, Operation, Revision},
     keys::{self, Attempt, Key, Parsed},
-    v1alpha::{ConcurrencyRecord, Leader, Session},
+    v1alpha::{ConcurrencyRecord, Leader, Lock, Session},
 };
 use prost::Message;
 use thiserror::Error;
@@ -46,6 +46,8 @@ pub struct World {
     sessions: BTreeMap<String, Stored<Session>>,
     /// Who has concurrency keys, or waits for them.
     concurrency: BTreeMap<Key, Stored<ConcurrencyRecord>>,
+    /// What admins hold, and what is poisoned.
+    locks: BTreeMap<Key, Stored<Lock>>,
     /// Runs that a step must look at: those with a cursor, and those that wait for admission.
     live: BTreeSet<String>,
     /// By node: attempts that it may have, or may take.
@@ -108,6 +110,16 @@ impl World {
         self.concurrency.get(key)
     }
 
+    /// A lock that somebody holds or waits for, or that is poisoned.
+    pub fn lock(&self, namespace: &str, name: &str) -> Option<&Stored<Lock>> {
+        self.locks.get(&keys::object("locks", namespace, name))
+    }
+
+    /// All locks, by the keys of their objects.
+    pub(crate) fn locks(&self) -> &BTreeMap<Key, Stored<Lock>> {
+        &self.locks
+    }
+
     /// All concurrency keys that Runs have.
     pub(crate) fn concurrency_keys(&self) -> impl Iterator<Item = (&Key, &Stored<ConcurrencyRecord>)> {
         self.concurrency.iter()
@@ -163,6 +175,12 @@ impl World {
                 }
             }
             Parsed::Object { kind, .. } if kind == "runs" => self.put_run(entry).map_err(corrupt)?,
+            Parsed::Object { kind, .. } if kind == "locks" => {
+                let value = Lock::decode(entry.value.as_slice()).map_err(corrupt)?;
+                if self.locks.get(&entry.key).is_none_or(|known| known.revision <= entry.mod_revision) {
+                    self.locks.insert(entry.key.clone(), Stored { value, revision: entry.mod_revision });
+                }
+            }
             Parsed::Snapshot { run, hash } => {
                 self.run_mut(&run).put_chunk(&hash, &entry.value).map_err(corrupt)?;
                 self.reindex(&run);
@@ -199,6 +217,7 @@ impl World {
                 let Some(uid) = self.by_key.remove(key) else { return };
                 self.change(&uid, |run| run.object = None);
             }
+            Parsed::Object { kind, .. } if kind == "locks" => drop(self.locks.remove(key)),
             Parsed::Snapshot { run, hash } => self.change(&run, |state| state.delete_chunk(&hash)),
             Parsed::Gate { run } => self.change(&run, |state| state.gate = None),
             Parsed::Cursor { run } => self.change(&run, |state| state.cursor = None),

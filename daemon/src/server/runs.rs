@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use futures::Stream;
 use lockstep_apis::commit::Commit;
-use lockstep_apis::{name, timestamp};
 use lockstep_apis::v1alpha::{
-    ApproveRequest, EventSeverity, LogLine, LogsRequest, PlanRequest, PlanResponse, ReleaseRequest, Run, RunApproval, RunNodesResponse, RunRequest,
+    ApproveRequest, EventSeverity, LogLine, LogsRequest, PlanRequest, PlanResponse, ReleaseRequest, Run, RunApproval,
+    RunNodesResponse, RunRequest,
 };
 use lockstep_apis::violation::{of_field, shown};
+use lockstep_apis::{name, timestamp};
 use lockstep_core::outcome;
 use lockstep_core::protocol::{self, Refusal};
 use lockstep_core::world::{RunState, World};
@@ -56,12 +57,7 @@ impl RunsApi {
             let commit = match (decided, perhaps.take()) {
                 (Ok(commit), _) => commit,
                 (
-                    Err(
-                        Refusal::AlreadyPaused
-                        | Refusal::AlreadyStopped
-                        | Refusal::NotPaused
-                        | Refusal::NotAwaiting,
-                    ),
+                    Err(Refusal::AlreadyPaused | Refusal::AlreadyStopped | Refusal::NotPaused | Refusal::NotAwaiting),
                     Some(_),
                 ) => {
                     return self.current(request);

@@ -1,8 +1,8 @@
 //! Random Runs: groups, windows, barriers, subsets, locks, limits, priorities; and how each task will end.
 
 use lockstep_apis::v1alpha::{
-    CompiledTask, Concurrency, ConcurrencyPolicy, EarlyEnd, Group, LockMode, LockRequest, Metadata, OnFailure,
-    OnInterrupt, Outcome, Run, RunSpec, Segment, Snapshot, SnapshotNode, Window,
+    Approval, CompiledTask, Concurrency, ConcurrencyPolicy, EarlyEnd, Group, LockMode, LockRequest, Metadata,
+    OnFailure, OnInterrupt, Outcome, Run, RunSpec, Segment, Snapshot, SnapshotNode, Window,
 };
 
 use super::random::Random;
@@ -41,11 +41,14 @@ impl Book {
         for _ in 0..random.between(1, 2) {
             add_group(random, &mut snapshot, &members);
         }
-        if random.chance(400) {
-            let name = if random.chance(700) { "l1" } else { "l2" };
-            let mode = if random.chance(400) { LockMode::Read } else { LockMode::Write };
-            snapshot.locks.push(LockRequest { name: name.into(), mode: mode.into(), ..Default::default() });
+        for name in ["l1", "l2"] {
+            if random.chance(300) {
+                let mode = *random.pick(&[LockMode::Read, LockMode::Read, LockMode::Write, LockMode::Clean]);
+                let poison = random.chance(300);
+                snapshot.locks.push(LockRequest { name: name.into(), mode: mode.into(), poison });
+            }
         }
+        snapshot.approval = random.chance(100).then_some(Approval { required: true, two_persons: false });
         let concurrency = random.chance(400).then(|| random_key(random));
         snapshot.concurrency_key = concurrency.as_ref().map(|own| own.key.clone()).unwrap_or_default();
         let spec = RunSpec { priority: snapshot.priority, concurrency, ..Default::default() };

@@ -30,6 +30,8 @@ pub enum Checker {
     Cancel,
     /// Conflicting locks exclude each other.
     Locks,
+    /// A Run that failed left its locks poisoned, and only an admin lifts that.
+    Poison,
     /// Two Runs with one concurrency key: as the policy of the later one says.
     Keys,
     /// A node works for one Run at a time.

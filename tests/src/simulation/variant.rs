@@ -2,7 +2,7 @@
 //! simulator leaves out on the way to the store, or on a node, what the variant is about.
 
 use lockstep_apis::{
-    commit::{Commit, Compare},
+    commit::{Commit, Compare, Operation},
     keys::{self, AttemptKey},
 };
 
@@ -29,11 +29,19 @@ pub enum Variant {
     KeyNotCompared,
     /// The leader lets a Run begin though another one has its concurrency key.
     KeyNotWaitedFor,
+    /// The leader's writes do not compare the locks that admins write.
+    LockNotCompared,
+    /// A Run that fails leaves no poison.
+    NoPoison,
+}
+
+fn is_lock(key: &keys::Key) -> bool {
+    matches!(keys::parse(key), Some(keys::Parsed::Object { kind, .. }) if kind == "locks")
 }
 
 impl Variant {
     /// All that are broken.
-    pub const BROKEN: [Variant; 9] = [
+    pub const BROKEN: [Variant; 11] = [
         Variant::NoTermCompare,
         Variant::ClaimWithoutCompare,
         Variant::ReportWithoutClaim,
@@ -43,9 +51,20 @@ impl Variant {
         Variant::StepDespiteDoubt,
         Variant::KeyNotCompared,
         Variant::KeyNotWaitedFor,
+        Variant::LockNotCompared,
+        Variant::NoPoison,
     ];
 
     pub(crate) fn of_leader(self, mut commit: Commit) -> Commit {
+        if self == Variant::LockNotCompared {
+            commit.compares.retain(|compare| match compare {
+                Compare::Absent(key) | Compare::ModRevision(key, _) => !is_lock(key),
+                _ => true,
+            });
+        }
+        if self == Variant::NoPoison && commit.operations.len() > 1 {
+            commit.operations.retain(|operation| !matches!(operation, Operation::Put { key, .. } if is_lock(key)));
+        }
         if self == Variant::NoTermCompare {
             let leader = keys::leader();
             commit.compares.retain(|compare| !matches!(compare, Compare::CreateRevision(key, _) if *key == leader));

@@ -59,9 +59,10 @@ pub fn admission(world: &World, term: Term, run: &str, snapshot: &Snapshot) -> R
         .when(term.compare())
         .when(Compare::ModRevision(outcome::object_key(&object.value), object.revision))
         .create(keys::cursor(run), cursor.encode_to_vec());
-    let awaited = snapshot.approval.map(awaited).map(|message| {
-        protocol::reason(GateReasonType::AwaitingApproval, "book", snapshot.created_ms, message)
-    });
+    let awaited = snapshot
+        .approval
+        .map(awaited)
+        .map(|message| protocol::reason(GateReasonType::AwaitingApproval, "book", snapshot.created_ms, message));
     last = match (state.gate(), awaited) {
         // Paused before it was admitted.
         (Some(gate), None) => last.when(Compare::ModRevision(keys::gate(run), gate.revision)),
@@ -114,7 +115,7 @@ pub fn rejection(world: &World, term: Term, run: &str, reason: &str, message: &s
 }
 
 /// FNV-1a, 128 bits: tells snapshots apart that leaders of one cluster made; nothing hostile writes them.
-fn content_hash(bytes: &[u8]) -> String {
+pub(super) fn content_hash(bytes: &[u8]) -> String {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     let hash = bytes.iter().fold(OFFSET, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME));

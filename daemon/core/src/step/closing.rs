@@ -171,8 +171,13 @@ impl<'w> Deciding<'w> {
 
     /// The Run ends: its status, and its cursor unless places are held.
     pub(super) fn end(&mut self, at: usize) {
-        let active = &mut self.active[at];
-        active.settled = true;
+        self.active[at].settled = true;
+        let poisoned = match self.poisoned_by(at) {
+            Some(poisoned) => poisoned,
+            // Somebody else writes one of its locks in this step: in the next.
+            None => return,
+        };
+        let active = &self.active[at];
         let (run, cursor) = (active.run, keys::cursor(active.run.uid()));
         let (Some(cursor_revision), Some(gate)) = (run.cursor_revision(), run.gate()) else { return };
         let ended = lockstep_apis::v1alpha::Cursor { ended: true, ..active.cursor.clone() };
@@ -183,6 +188,8 @@ impl<'w> Deciding<'w> {
         if let Some(object) = run.object() {
             commit = outcome::write_status(commit, object, outcome::status(run, &[], self.now_ms, true));
         }
+        commit.compares.extend(poisoned.compares);
+        commit.operations.extend(poisoned.operations);
         commit = match run.places().is_empty() {
             true => commit.delete(cursor),
             false => commit.put(cursor, ended.encode_to_vec()),

@@ -93,7 +93,7 @@ impl<'w> Deciding<'w> {
         let segment = group.first_segment + active.cursor.segment;
         let due: Vec<(u32, u32)> =
             ready.iter().take(room).filter_map(|&node| Some((node, next_attempt(run, segment, node)?))).collect();
-        for some in due.chunks(MAX_ASSIGNMENTS) {
+        for some in due.chunks(MAX_ASSIGNMENTS - self.active[at].granted.len()) {
             let mut commit = self.active[at].guarded(self.commit());
             if self.active[at].moved {
                 commit = self.active[at].write_cursor(commit);
@@ -163,7 +163,8 @@ impl<'w> Active<'w> {
         for (node, head) in blocked.iter().take(super::MAX_WAITING) {
             let name = plan.name(*node);
             let verb = if head.holds { "works for" } else { "is next for" };
-            self.wait_for(format!("node/{name}"), "NodeBusy", format!("{name} {verb} run {}", head.name));
+            let message = format!("{name} {verb} run {}", head.name);
+            self.wait_behind(format!("node/{name}"), "NodeBusy", message, format!("run/{}", head.name));
         }
         self.explain_open(&open);
         let together = group.segment_count > 1;

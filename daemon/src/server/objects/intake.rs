@@ -50,6 +50,10 @@ pub(super) fn violations(object: &Object, how: How) -> Vec<Violation> {
             let message = "events are told by the system and never change; no user writes them";
             found.push(of_field("NotWritable", "", message));
         }
+        K::Lock(_) => {
+            let message = "locks are made by use: name them in a book's `locks`, or `lockstep locks acquire`";
+            found.push(of_field("NotWritable", "", message));
+        }
         _ => {}
     }
     if how == How::Create && !object.metadata().resource_version.is_empty() {

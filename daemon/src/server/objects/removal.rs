@@ -104,6 +104,12 @@ impl ObjectsApi {
                 self.node_is_free(object)?;
                 Removal::Once(alone().delete(keys::session(&object.metadata().uuid)))
             }
+            Some(K::Lock(_)) => {
+                let name = &object.metadata().name;
+                return Err(Problem::Precondition(format!(
+                    "a lock goes when nobody uses it: `lockstep locks release {name}`, or `lockstep locks clear {name}` if it is poisoned"
+                )));
+            }
             Some(K::Namespace(_)) => {
                 self.cache.catch_up(&*self.store).await?;
                 self.namespace_is_free(object)?;

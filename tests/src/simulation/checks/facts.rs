@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use lockstep_apis::{
     keys::{self, Attempt},
     v1alpha::{
-        Assignment, Cursor, EarlyEnd, Gate, GateReasonType, LockMode, OnInterrupt, Outcome, Report, Run, VerdictType,
+        Assignment, Cursor, EarlyEnd, Gate, GateReasonType, LockMode, LockStatus, OnInterrupt, Outcome, Report, Run,
+        VerdictType,
     },
 };
 use prost::Message;
@@ -57,12 +58,27 @@ pub(super) struct RunFacts {
 pub(super) struct Facts<'c> {
     pub(super) cluster: &'c Cluster,
     pub(super) runs: Vec<RunFacts>,
+    /// By name, as far as the history is replayed.
+    pub(super) locks: BTreeMap<String, LockStatus>,
+    /// Runs that failed in the commit that is replayed, and held their locks.
+    pub(super) failing: Vec<usize>,
+    /// What admins did, and what was left poisoned.
+    pub(super) acquired: u64,
+    pub(super) poisoned: u64,
     pub(super) faults: Vec<Fault>,
 }
 
 impl<'c> Facts<'c> {
     pub(super) fn new(cluster: &'c Cluster) -> Self {
-        Facts { cluster, runs: vec![RunFacts::default(); cluster.books.len()], faults: Vec::new() }
+        Facts {
+            cluster,
+            runs: vec![RunFacts::default(); cluster.books.len()],
+            locks: BTreeMap::new(),
+            failing: Vec::new(),
+            acquired: 0,
+            poisoned: 0,
+            faults: Vec::new(),
+        }
     }
 
     pub(super) fn object(&mut self, checker: Checker, at_ms: u64, message: impl Into<String>) {
@@ -81,7 +97,10 @@ impl<'c> Facts<'c> {
             seen.cut += u64::from(mark.what == Deed::Killed);
         }
         seen.refused = (0..self.runs.len()).filter(|&run| self.cluster.is_refused(run)).count() as u64;
+        (seen.acquired, seen.poisoned) = (self.acquired, self.poisoned);
         for run in &self.runs {
+            let status = run.object.as_ref().and_then(|object| object.status.as_ref());
+            seen.approved += u64::from(status.is_some_and(|status| status.approval.is_some()));
             let reasons = run.gate.iter().flat_map(|gate| &gate.reasons);
             seen.replaced += reasons.filter(|reason| reason.message.starts_with("replaced by")).count() as u64;
             seen.closed += u64::from(run.gate.as_ref().is_some_and(|gate| !gate.reasons.is_empty()));
@@ -215,9 +234,10 @@ impl RunFacts {
         self.object.is_some() && (self.ended.is_none() || self.cursor.is_some())
     }
 
-    pub(super) fn is_cancelled(&self) -> bool {
-        let reasons = self.gate.iter().flat_map(|gate| &gate.reasons);
-        reasons.into_iter().any(|reason| reason.r#type() == GateReasonType::Cancelled)
+    /// What it does is asked to stop.
+    pub(super) fn is_stopped(&self) -> bool {
+        let mut reasons = self.gate.iter().flat_map(|gate| &gate.reasons);
+        reasons.any(|reason| matches!(reason.r#type(), GateReasonType::Cancelled | GateReasonType::TimedOut))
     }
 
     pub(super) fn places(&self) -> impl Iterator<Item = (&(u32, usize, u32), &Life)> {
@@ -254,6 +274,9 @@ fn value_text(entry: &lockstep_apis::commit::Entry) -> String {
     let text = match keys::parse(&entry.key) {
         Some(Parsed::Gate { .. }) => Gate::decode(bytes).map(|value| format!("{value:?}")),
         Some(Parsed::Cursor { .. }) => Cursor::decode(bytes).map(|value| format!("{value:?}")),
+        Some(Parsed::Object { kind, .. }) if kind == "locks" => {
+            lockstep_apis::v1alpha::Lock::decode(bytes).map(|value| format!("{:?}", value.status))
+        }
         Some(Parsed::Object { .. }) => Run::decode(bytes).map(|value| format!("{:?}", value.status)),
         Some(Parsed::Attempt { kind: AttemptKey::Report, .. }) => Report::decode(bytes).map(|value| {
             let tasks: Vec<_> = value.tasks.iter().map(|task| (task.task, task.outcome())).collect();

@@ -4,7 +4,8 @@ use lockstep_apis::{
     commit::{Entry, Revision},
     keys::{self, Attempt, AttemptKey, Parsed},
     v1alpha::{
-        Assignment, Claim, ConcurrencyPolicy, Cursor, Gate, GateReasonType, Report, Run, RunPhase, Verdict, VerdictType,
+        Assignment, Claim, ConcurrencyPolicy, Cursor, Gate, GateReasonType, Lock, LockMode, LockStatus, Report, Run,
+        RunPhase, Verdict, VerdictType,
     },
 };
 use prost::Message;
@@ -28,14 +29,17 @@ pub(super) fn check(facts: &mut Facts<'_>) {
                 Change::Put(entry) if entry.key == keys::leader() => leader = Some(entry.create_revision),
                 Change::Delete(key) if *key == keys::leader() => leader = None,
                 Change::Put(entry) => put(facts, committed, entry),
-                Change::Delete(key) => {
-                    if let Some(Parsed::Cursor { run }) = keys::parse(key) {
-                        delete_cursor(facts, run_index(&run), committed.at_ms);
+                Change::Delete(key) => match keys::parse(key) {
+                    Some(Parsed::Cursor { run }) => delete_cursor(facts, run_index(&run), committed.at_ms),
+                    Some(Parsed::Object { kind, name, .. }) if kind == "locks" => {
+                        put_lock(facts, committed, &name, LockStatus::default());
                     }
-                }
+                    _ => {}
+                },
             }
         }
         check_entered(facts, committed);
+        check_poison(facts, committed);
         check_places(facts, committed);
     }
 }
@@ -44,6 +48,10 @@ fn put(facts: &mut Facts<'_>, committed: &Committed, entry: &Entry) {
     let (at, bytes) = (committed.at_ms, entry.value.as_slice());
     let decoded = "the simulation stores nothing corrupt";
     match keys::parse(&entry.key) {
+        Some(Parsed::Object { kind, name, .. }) if kind == "locks" => {
+            let lock = Lock::decode(bytes).expect(decoded);
+            put_lock(facts, committed, &name, lock.status.unwrap_or_default());
+        }
         Some(Parsed::Object { .. }) => put_run(facts, at, Run::decode(bytes).expect(decoded)),
         Some(Parsed::Gate { run }) => facts.runs[run_index(&run)].gate = Some(Gate::decode(bytes).expect(decoded)),
         Some(Parsed::Cursor { run }) => put_cursor(facts, at, run_index(&run), Cursor::decode(bytes).expect(decoded)),
@@ -61,6 +69,9 @@ fn put_run(facts: &mut Facts<'_>, at: u64, run: Run) {
         return;
     }
     facts.runs[index].ended = Some(at);
+    if phase == RunPhase::Failed && facts.runs[index].cursor.as_ref().is_some_and(|cursor| cursor.granted) {
+        facts.failing.push(index);
+    }
     let open: Vec<_> =
         facts.runs[index].lives.iter().filter(|(_, life)| life.over().is_none()).map(|(key, _)| *key).collect();
     for key in open {
@@ -73,9 +84,54 @@ fn put_run(facts: &mut Facts<'_>, at: u64, run: Run) {
     }
 }
 
+fn put_lock(facts: &mut Facts<'_>, committed: &Committed, name: &str, status: LockStatus) {
+    let before = facts.locks.insert(name.to_owned(), status.clone()).unwrap_or_default();
+    facts.acquired += u64::from(status.holds.len() > before.holds.len());
+    facts.poisoned += u64::from(status.poison.is_some() && before.poison.is_none());
+    if before.poison.is_some() && status.poison.is_none() && committed.term.is_some() {
+        facts.object(Checker::Poison, committed.at_ms, format!("a leader took the poison from {name}"));
+    }
+}
+
+/// After the commit in which a Run fails: its locks are poisoned if it asks for that.
+fn check_poison(facts: &mut Facts<'_>, committed: &Committed) {
+    for run in std::mem::take(&mut facts.failing) {
+        for lock in facts.book(run).snapshot.locks.iter().filter(|lock| lock.poison) {
+            if facts.locks.get(&lock.name).is_none_or(|status| status.poison.is_none()) {
+                let message = format!("run {run} failed, and {} is not poisoned", lock.name);
+                facts.object(Checker::Poison, committed.at_ms, message);
+            }
+        }
+    }
+}
+
+/// What admins and failed Runs keep from a Run that is granted its locks now.
+fn check_grant(facts: &mut Facts<'_>, at: u64, run: usize) {
+    let book = facts.book(run);
+    let mut objections = Vec::new();
+    for lock in &book.snapshot.locks {
+        let status = facts.locks.get(&lock.name).cloned().unwrap_or_default();
+        if status.poison.is_some() {
+            objections.push((Checker::Poison, format!("run {run} was granted {}, which is poisoned", lock.name)));
+        }
+        let excludes = |mode: LockMode| mode != LockMode::Read || lock.mode() != LockMode::Read;
+        if let Some(hold) = status.holds.iter().find(|hold| excludes(hold.mode())) {
+            objections.push((Checker::Locks, format!("run {run} was granted {} of {}", lock.name, hold.owner)));
+        }
+    }
+    let gated = !book.snapshot.locks.is_empty() || !book.snapshot.concurrency_key.is_empty();
+    if gated && facts.runs[run].gate.as_ref().is_none_or(|gate| !gate.reasons.is_empty()) {
+        objections.push((Checker::Gate, format!("run {run} was granted its locks under a closed gate")));
+    }
+    for (checker, message) in objections {
+        facts.object(checker, at, message);
+    }
+}
+
 fn put_cursor(facts: &mut Facts<'_>, at: u64, run: usize, cursor: Cursor) {
     let before = facts.runs[run].cursor.replace(cursor.clone()).unwrap_or_default();
     if cursor.granted && !before.granted {
+        check_grant(facts, at, run);
         let others = (0..facts.runs.len()).filter(|&other| other != run);
         let others = others.filter(|&other| facts.runs[other].cursor.as_ref().is_some_and(|cursor| cursor.granted));
         let conflicts: Vec<usize> = others.filter(|&other| facts.book(run).locks_against(facts.book(other))).collect();
@@ -199,7 +255,7 @@ fn put_attempt(facts: &mut Facts<'_>, at: u64, kind: AttemptKey, attempt: &Attem
 fn check_entered(facts: &mut Facts<'_>, committed: &Committed) {
     let made = committed.changes.iter().filter_map(|change| match change {
         Change::Put(entry) if entry.create_revision == committed.revision => match keys::parse(&entry.key) {
-            Some(Parsed::Object { name, .. }) => Some(facts.run_named(&name)),
+            Some(Parsed::Object { kind, name, .. }) if kind == "runs" => Some(facts.run_named(&name)),
             _ => None,
         },
         _ => None,
@@ -214,8 +270,8 @@ fn check_entered(facts: &mut Facts<'_>, committed: &Committed) {
             let begun = of.cursor.as_ref().is_some_and(|cursor| cursor.granted);
             match policy {
                 ConcurrencyPolicy::Refuse | ConcurrencyPolicy::Join => true,
-                ConcurrencyPolicy::Replace => of.ended.is_none() && !of.is_cancelled(),
-                ConcurrencyPolicy::QueueLatest => of.ended.is_none() && !begun && !of.is_cancelled(),
+                ConcurrencyPolicy::Replace => of.ended.is_none() && !of.is_stopped(),
+                ConcurrencyPolicy::QueueLatest => of.ended.is_none() && !begun && !of.is_stopped(),
                 _ => false,
             }
         };

@@ -1,10 +1,26 @@
 //! Serving nodes and admins from a cache that may be old.
 
-use lockstep_apis::{commit::Commit, keys::Attempt, v1alpha::Claim};
+use lockstep_apis::{
+    commit::Commit,
+    keys::Attempt,
+    timestamp,
+    v1alpha::{Claim, LockHold, LockMode, Metadata, RunApproval},
+};
 use lockstep_core::protocol::{self, ClaimAnswer};
 
 use super::{Answer, Cluster, Down, Event, Purpose, Request, Up};
 use crate::simulation::{books::node_uid, server::Stream, variant::Variant};
+
+/// Where all is that the simulation makes.
+const NAMESPACE: &str = "sim";
+
+fn lock_metadata(name: &str) -> Metadata {
+    Metadata { name: name.into(), namespace: NAMESPACE.into(), ..Default::default() }
+}
+
+fn approval() -> RunApproval {
+    RunApproval { by: "user/admin".into(), by_uid: "admin".into(), ..Default::default() }
+}
 
 impl Cluster {
     /// Offers and cancels to every stream.
@@ -134,7 +150,16 @@ impl Cluster {
         let book = self.random.below(self.books.len());
         let (run, clock_ms) = (self.books[book].snapshot.run_uid.clone(), self.now_ms);
         let world = &self.servers[server].world;
-        let commit = match self.random.between(0, 14) {
+        let lock = *self.random.pick(&["l1", "l2"]);
+        let commit = match self.random.between(0, 23) {
+            15 | 16 => {
+                let hold = self.a_hold();
+                let world = &self.servers[server].world;
+                protocol::acquire_lock(world, lock_metadata(lock), hold)
+            }
+            17 => protocol::release_lock(world, NAMESPACE, lock, "u1"),
+            18 | 19 => protocol::clear_lock(world, NAMESPACE, lock),
+            20..=23 => protocol::approve(world, &run, approval()),
             0 => protocol::cancel(world, &run, "user/admin", clock_ms),
             1..=4 => protocol::pause(world, &run, "user/admin", clock_ms),
             5..=12 => protocol::resume(world, &run),
@@ -149,12 +174,30 @@ impl Cluster {
         }
     }
 
-    /// After the faults nobody leaves a Run paused.
+    fn a_hold(&mut self) -> LockHold {
+        let owner = *self.random.pick(&["u1", "u2"]);
+        let mode = *self.random.pick(&[LockMode::Read, LockMode::Write]);
+        LockHold {
+            owner: owner.into(),
+            owner_uid: owner.into(),
+            mode: mode.into(),
+            reason: "simulated".into(),
+            since: None,
+            until: Some(timestamp::from_ms(self.now_ms + self.random.between(300, 4000))),
+        }
+    }
+
+    /// After the faults nobody leaves a Run paused or unapproved, or a lock held or poisoned.
     pub(super) fn resume_all(&mut self) {
         let commits: Vec<Commit> = {
             let world = &self.servers[0].world;
-            let runs = self.books.iter().map(|book| book.snapshot.run_uid.as_str());
-            runs.filter_map(|run| protocol::resume(world, run).ok()).collect()
+            let runs = || self.books.iter().map(|book| book.snapshot.run_uid.as_str());
+            let resumed = runs().filter_map(|run| protocol::resume(world, run).ok());
+            let approved = runs().filter_map(|run| protocol::approve(world, run, approval()).ok());
+            let cleared = ["l1", "l2"].into_iter().filter_map(|lock| protocol::clear_lock(world, NAMESPACE, lock).ok());
+            let owned = ["l1", "l2"].into_iter().flat_map(|lock| ["u1", "u2"].map(|owner| (lock, owner)));
+            let released = owned.filter_map(|(lock, owner)| protocol::release_lock(world, NAMESPACE, lock, owner).ok());
+            resumed.chain(approved).chain(cleared).chain(released).collect()
         };
         for commit in commits {
             self.send(0, commit, None, Purpose::Admin);
