@@ -165,6 +165,9 @@ fn text_words(format: Format) -> &'static str {
         Format::Identifier => "id",
         Format::Checksum => "sha256:…",
         Format::Regex => "regular expression",
+        Format::Unit => "systemd unit",
+        Format::Package => "package",
+        Format::Url => "URL",
     }
 }
 

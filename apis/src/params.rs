@@ -24,6 +24,15 @@ pub struct Action {
 }
 
 impl Action {
+    /// Whether it changes nothing with these parameters, as the book writes them: what only `${{ }}` tells may change.
+    pub fn only_reads(&self, parameters: Option<&Value>) -> bool {
+        let Some((field, values)) = self.message.rules.reads_only_with.split_once('=') else { return self.reads_only };
+        match parameters.and_then(|parameters| parameters.get(field)) {
+            None => true,
+            Some(value) => value.as_text().is_some_and(|text| text.is_empty() || values.split(',').any(|v| v == text)),
+        }
+    }
+
     /// What a parameter's text must be; `None`: there is no such parameter.
     /// `Expression` and `Template` are languages of their own, so no `${{ }}` is rendered in them.
     pub fn format(&self, parameter: &str) -> Option<Format> {
@@ -166,7 +175,12 @@ mod tests {
         }
         assert_eq!(nearest("comand.run"), Some("command.run"));
         assert!(hint("package.installed").contains("file.managed"));
-        assert!(action("command.query").unwrap().reads_only);
+        assert!(action("command.query").unwrap().only_reads(None));
+        assert!(!action("command.run").unwrap().only_reads(None));
+        let method = |method: &str| value(serde_json::json!({"url": "http://a/", "method": method}));
+        let ask = action("http.request").unwrap();
+        assert!(ask.only_reads(None) && ask.only_reads(Some(&method("HEAD"))));
+        assert!(!ask.only_reads(Some(&method("POST"))) && !ask.only_reads(Some(&method("${{ vars.method }}"))));
         assert_eq!(action("assert.that").unwrap().format("conditions"), Some(Format::Expression));
     }
 }

@@ -179,6 +179,9 @@ fn text(field: &Field, parameters: bool) -> Json {
         Format::Mode => "^[0-7]{3,4}$",
         Format::Path => "^/[^/]",
         Format::Identifier => "^[A-Za-z][A-Za-z0-9_]*$",
+        Format::Unit => "^[A-Za-z0-9:_\\\\@][-A-Za-z0-9:_.\\\\@]*$",
+        Format::Package => "^[A-Za-z0-9][-A-Za-z0-9+._:]*(=[A-Za-z0-9][-A-Za-z0-9+._:~^]*)?$",
+        Format::Url => "^[hH][tT][tT][pP][sS]?://[^/?#@]+",
         Format::Checksum => "^sha256:[0-9a-fA-F]{64}$",
         _ => field.rules.pattern.as_str(),
     };

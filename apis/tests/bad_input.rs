@@ -604,6 +604,35 @@ fn parameters_of_modules_are_checked_at_apply() {
             (4, 21),
             "spec.tasks[0].file.directory.path",
         ),
+        row(
+            "unit",
+            task("service.running: {name: --now}"),
+            "InvalidUnit",
+            (4, 29),
+            "spec.tasks[0].service.running.name",
+        ),
+        row("unit", task("service.stopped: a/b"), "InvalidUnit", (4, 22), "spec.tasks[0].service.stopped"),
+        row(
+            "url",
+            task("http.request: {url: \"https://u:p@h/\"}"),
+            "InvalidURL",
+            (4, 25),
+            "spec.tasks[0].http.request.url",
+        ),
+        row(
+            "url",
+            task("http.request: {url: \"file:///etc/passwd\"}"),
+            "InvalidURL",
+            (4, 25),
+            "spec.tasks[0].http.request.url",
+        ),
+        row(
+            "method",
+            task("http.request: {url: \"http://h/\", method: get}"),
+            "Pattern",
+            (4, 46),
+            "spec.tasks[0].http.request.method",
+        ),
         row("sleep", task("time.sleep: 5"), "Duration", (4, 17), "spec.tasks[0].time.sleep"),
     ]);
     check(rows);

@@ -249,6 +249,18 @@ pub(crate) fn run_tool(argv: &[String], stdin: Option<&str>, scope: &mut Scope<'
     }
 }
 
+/// Runs a command of an action's own in a small clean environment; its output is the reader's.
+pub(crate) fn run_quietly(
+    argv: &[String],
+    stop: &Stop<'_>,
+    host: &host::Host,
+    reader: Reader<'_>,
+) -> Result<Ended, Done> {
+    let place = Place { login: None, deadline: stop.deadline };
+    let surroundings = Surroundings::of(host, const { &BTreeMap::new() }, None, &place);
+    run(host, &surroundings.command(argv), stop, false, reader)
+}
+
 /// Why `creates` or `removes` say that there is nothing to do.
 fn guarded_by_path(wanted: &Wanted, scope: &Scope<'_>) -> Result<Option<String>, Done> {
     if let Some(path) = &wanted.creates

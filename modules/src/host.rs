@@ -2,11 +2,13 @@
 //! root folder, so that nobody can swap a symbolic link under a privileged write. Knows no action, task or Run.
 
 mod accounts;
+mod bus;
 mod children;
 mod content;
 mod directory;
 mod error;
 mod filesystem;
+mod http;
 mod link;
 mod network;
 mod path;
@@ -14,7 +16,9 @@ mod place;
 mod remove;
 mod replace;
 mod spawn;
+mod units;
 mod unsynced;
+mod waiting;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,14 +31,18 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 pub(crate) use accounts::{Accounts, Shadow, User};
 use accounts::{no_group, no_user, number};
+pub(crate) use bus::{Bus, BusFault};
 pub use children::rest;
 pub(crate) use children::{Command, Ended, Ending, Handed, Reader, Stop, Stopped};
 pub(crate) use content::Content;
 pub use error::{HostError, Kind};
 use filesystem::Durability;
+pub(crate) use http::{Answer, Asked, HttpFault, Trust, ask};
 pub(crate) use place::{Place, Seen};
 pub(crate) use replace::{Replacement, Temporary};
+pub(crate) use units::{BOOTED, Files, Job, Systemd, Unit};
 pub use unsynced::Unsynced;
+pub(crate) use waiting::Unfinished;
 pub(crate) use walk::Dir;
 
 /// How long a directory stays open between tasks, and accounts stay known: what others rename or edit is seen after
@@ -60,6 +68,9 @@ pub struct Host {
     accounts: Mutex<[Option<Read>; 2]>,
     buffer: Mutex<Vec<u8>>,
     foreseen: Mutex<BTreeSet<String>>,
+    /// Dropped before what it waits with.
+    bus: Mutex<Option<Bus>>,
+    waiting: Mutex<Option<waiting::Waiting>>,
 }
 
 /// Accounts, and when they were read.
@@ -88,6 +99,8 @@ impl Host {
             accounts: Mutex::default(),
             buffer: Mutex::default(),
             foreseen: Mutex::default(),
+            bus: Mutex::default(),
+            waiting: Mutex::default(),
         })
     }
 

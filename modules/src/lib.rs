@@ -9,9 +9,11 @@ mod diff;
 mod facts;
 mod file;
 mod host;
+mod http;
 mod module;
 mod parameters;
 mod print;
+mod service;
 mod sleep;
 mod wait;
 
@@ -37,6 +39,14 @@ static ACTIONS: &[&dyn Action] = &[
     &file::SYMLINK,
     &account::GROUP_ABSENT,
     &account::GROUP_PRESENT,
+    &http::Ask,
+    &service::Disabled,
+    &service::Enabled,
+    &service::Masked,
+    &service::Reloaded,
+    &service::Restarted,
+    &service::Running,
+    &service::StoppedUnit,
     &sleep::Sleep,
     &account::USER_ABSENT,
     &account::USER_PRESENT,

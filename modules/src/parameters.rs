@@ -3,7 +3,20 @@
 
 use std::collections::BTreeMap;
 
+use lockstep_apis::params;
 use lockstep_apis::v1alpha::{Value, value};
+use prost::Message;
+
+use crate::action::Done;
+
+/// The parameters as their message, with every rule of the proto looked at again: only now the values are known.
+pub(crate) fn decoded<M: Message + Default>(action: &str, parameters: &Value) -> Result<M, Done> {
+    params::decode(action, parameters).map_err(|violations| {
+        let faults: Vec<String> =
+            violations.iter().map(|found| format!("{}: {}", found.field, found.message)).collect();
+        Done::failed("InvalidParameters", faults.join("; "))
+    })
+}
 
 /// Reads the parameters of one task and gathers what is wrong with them.
 pub(crate) struct Parameters<'a> {

@@ -21,6 +21,8 @@ pub struct LabOptions<'a> {
     pub subnet: &'a str,
     /// `source:destination[:ro]`, shown in every host.
     pub binds: &'a [String],
+    /// A folder of `.deb` files that is the hosts' only package source.
+    pub packages: Option<&'a Path>,
 }
 
 impl Lab {
@@ -34,6 +36,7 @@ impl Lab {
             .script()
             .args(["up", &count.to_string()])
             .env("LAB_BIND", options.binds.join(","))
+            .env("LAB_REPO", options.packages.unwrap_or(Path::new("")))
             .output()
             .context("tests/hosts/hosts.sh")?;
         if !done.status.success() {
@@ -102,6 +105,25 @@ impl Drop for Lab {
             let _ = self.script().arg("down").output();
         }
     }
+}
+
+/// Makes a tiny package in the folder; `postinst` is a shell script that its installation runs.
+pub fn make_package(folder: &Path, name: &str, version: &str, postinst: &str) -> Result<()> {
+    script_on(folder, "mkdeb", &[name, version], postinst)
+}
+
+/// Makes the folder a repository of the packages in it; to be done again after each change.
+pub fn index_packages(folder: &Path) -> Result<()> {
+    script_on(folder, "repo", &[], "")
+}
+
+fn script_on(folder: &Path, verb: &str, arguments: &[&str], postinst: &str) -> Result<()> {
+    let mut command = Command::new(self::folder().join("hosts/hosts.sh"));
+    let done = command.arg(verb).arg(folder).args(arguments).env("LAB_POSTINST", postinst).output()?;
+    if !done.status.success() {
+        bail!("hosts.sh {verb}: {}", text(&done));
+    }
+    Ok(())
 }
 
 /// The folder of this crate.

@@ -6,6 +6,7 @@ pub mod etcd;
 pub mod hosts;
 pub mod http;
 pub mod intervals;
+pub mod local;
 pub mod process;
 pub mod rig;
 pub mod simulation;

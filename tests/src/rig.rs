@@ -40,7 +40,7 @@ impl Rig {
             format!("{}:/shared", shared.path().display()),
         ];
         binds.extend_from_slice(more);
-        let lab = Lab::up(3, &LabOptions { name: lab, subnet, binds: &binds })?;
+        let lab = Lab::up(3, &LabOptions { name: lab, subnet, binds: &binds, packages: None })?;
         let rig = Rig { lab, shared };
         rig.start_etcd()?;
         rig.start_daemons()?;

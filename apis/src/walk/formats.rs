@@ -42,6 +42,14 @@ pub(super) fn check(
         Format::Checksum => {
             (!is_checksum(text)).then(|| ("Checksum", "a checksum is `sha256:` and 64 hexadecimal digits".to_owned()))
         }
+        Format::Unit => (!is_unit(text)).then(|| {
+            let rule = "letters, digits and `:-_.\\@`, not beginning with `-` or `.`, at most 255";
+            ("InvalidUnit", format!("{} is no name of a unit: {rule}", shown(text)))
+        }),
+        Format::Package => {
+            package_fault(text).map(|why| ("InvalidPackage", format!("{} is no package: {why}", shown(text))))
+        }
+        Format::Url => url_fault(text).map(|why| ("InvalidURL", format!("the URL {why}"))),
         Format::Regex => Regex::new(text).err().map(|error| {
             // The first lines draw the pattern; the last one says what is wrong.
             let error = error.to_string();
@@ -92,6 +100,56 @@ fn is_identifier(text: &str) -> bool {
 
 fn is_checksum(text: &str) -> bool {
     text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+fn is_unit(text: &str) -> bool {
+    (1..=255).contains(&text.len())
+        && !text.starts_with(['-', '.'])
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || br":-_.\@".contains(&b))
+}
+
+/// Why a text is neither a package's name nor `name=version`. It never reaches a shell; so that it never becomes an
+/// option or a pattern of a package tool either, only what names and versions are made of is taken.
+fn package_fault(text: &str) -> Option<&'static str> {
+    let (name, version) = match text.split_once('=') {
+        Some((name, version)) => (name, Some(version)),
+        None => (text, None),
+    };
+    let rest = |b: u8| b.is_ascii_alphanumeric() || b"+-._:".contains(&b);
+    match version {
+        _ if name.is_empty() => Some("its name is empty"),
+        _ if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) => Some("a name begins with a letter or digit"),
+        _ if name.len() > 200 => Some("it is longer than 200 bytes"),
+        _ if !name.bytes().all(rest) => Some("a name is letters, digits and `+-._:`, and a version follows `=`"),
+        Some("") => Some("no version follows its `=`"),
+        Some(version) if version.len() > 200 => Some("its version is longer than 200 bytes"),
+        Some(version) if !version.starts_with(|c: char| c.is_ascii_alphanumeric()) => {
+            Some("a version begins with a letter or digit")
+        }
+        Some(version) if !version.bytes().all(|b| rest(b) || b"~^".contains(&b)) => {
+            Some("a version is letters, digits and `+-._:~^`")
+        }
+        _ => None,
+    }
+}
+
+/// Why a text is no URL to ask. The text itself is not shown: it may hold a password.
+fn url_fault(text: &str) -> Option<&'static str> {
+    let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
+    let Some(rest) =
+        ["http://", "https://"].iter().find_map(|scheme| lower.starts_with(scheme).then(|| &text[scheme.len()..]))
+    else {
+        return Some("begins with neither `http://` nor `https://`");
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    match authority {
+        "" => Some("names no host"),
+        _ if text.len() > 8192 => Some("is longer than 8,192 bytes"),
+        _ if authority.contains('@') => Some("holds a user name or password; use a header, with a secret"),
+        _ if !text.is_ascii() => Some("holds characters beyond ASCII; write a host as xn--… and the rest with %"),
+        _ if text.bytes().any(|b| b <= b' ' || b == 0x7f) => Some("holds a space or control character"),
+        _ => None,
+    }
 }
 
 /// Why a text is no absolute, plain path. `None`: it is one.

@@ -280,7 +280,9 @@ fn forbidden(tasks: &[Task], config: Option<&Config>) -> Vec<Violation> {
 }
 
 fn only_reads(tasks: &[Task]) -> bool {
-    tasks.iter().all(|task| params::action(&task.action).is_some_and(|action| action.reads_only))
+    tasks
+        .iter()
+        .all(|task| params::action(&task.action).is_some_and(|action| action.only_reads(task.parameters.as_ref())))
 }
 
 /// The Run's nodes, in order of name.

@@ -72,9 +72,11 @@ pub(crate) fn judge(task: &CompiledTask, texts: &TaskTexts, done: Done, context:
     overridden(task, texts, ended, context)
 }
 
-/// `success` judges any end but a cut one: of failures only those of a command that ran to its end.
+/// `success` judges any end but a cut one: of failures only those of a command that ran to its end, or of a request
+/// that was answered.
 fn overridden(task: &CompiledTask, texts: &TaskTexts, mut ended: Ended, context: &Context) -> Ended {
-    let ran = ended.found.get("exitCode").is_some_and(|code| !code.is_null());
+    let has = |key: &str| ended.found.get(key).is_some_and(|value| !value.is_null());
+    let ran = has("exitCode") || has("status");
     match ended.outcome {
         Outcome::Ok | Outcome::Changed => {}
         Outcome::Failed if ran && texts.success.is_some() => {}
@@ -84,7 +86,8 @@ fn overridden(task: &CompiledTask, texts: &TaskTexts, mut ended: Ended, context:
     if let Some(success) = &texts.success {
         match success.evaluate_bool(&context) {
             Ok(true) if ended.outcome == Outcome::Failed => {
-                let reads_only = task.action == "command.query";
+                let action = lockstep_apis::params::action(&task.action);
+                let reads_only = action.is_some_and(|action| action.only_reads(task.parameters.as_ref()));
                 ended.outcome = if reads_only { Outcome::Ok } else { Outcome::Changed };
                 ended.message = Cow::Borrowed("");
             }

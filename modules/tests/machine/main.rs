@@ -8,6 +8,7 @@ mod convergence;
 mod edits;
 mod faults;
 mod files;
+mod http;
 mod races;
 mod removals;
 mod stage;

@@ -179,7 +179,10 @@ impl Cutting<'_> {
     fn task(&self, own: &CheckedTask<'_>, index: u32) -> CompiledTask {
         let task = own.task;
         let on_interrupt = match task.on_interrupt() {
-            OnInterrupt::Unspecified if params::action(&task.action).is_some_and(|action| action.converges) => {
+            OnInterrupt::Unspecified
+                if params::action(&task.action)
+                    .is_some_and(|action| action.converges || action.only_reads(task.parameters.as_ref())) =>
+            {
                 OnInterrupt::Rerun
             }
             OnInterrupt::Unspecified => OnInterrupt::Fail,

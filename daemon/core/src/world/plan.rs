@@ -113,7 +113,7 @@ impl Plan {
 
 fn reads_only(snapshot: &Snapshot) -> bool {
     let mut tasks = snapshot.segments.iter().flat_map(|segment| &segment.tasks);
-    tasks.all(|task| params::action(&task.action).is_some_and(|action| action.reads_only))
+    tasks.all(|task| params::action(&task.action).is_some_and(|action| action.only_reads(task.parameters.as_ref())))
 }
 
 /// The indices of a group's segments.
