@@ -168,6 +168,7 @@ fn text_words(format: Format) -> &'static str {
         Format::Unit => "systemd unit",
         Format::Package => "package",
         Format::Url => "URL",
+        Format::Crontab => "schedule of crontab",
     }
 }
 

@@ -2,6 +2,7 @@
 //! Knows no network, file, clock or randomness: everything here is a function of its arguments.
 
 pub mod commit;
+pub mod cron;
 pub mod defaults;
 mod descriptor;
 pub mod duration;

@@ -753,6 +753,43 @@ fn parameters_of_accounts_are_refused_before_they_reach_a_node() {
 }
 
 #[test]
+fn parameters_of_the_machine_are_refused_before_they_reach_a_node() {
+    let cron = |schedule: &str| format!("cron.entry: {{name: a, command: b, schedule: '{schedule}'}}");
+    let mut rows: Vec<Row> = ["* * * *", "60 * * * *", "@dayly", "0 0 30 2 *", "5-1 * * * *", "* * * * mon-sun"]
+        .map(|bad| at_part("schedule", &cron(bad), "'", "Schedule", "spec.tasks[0].cron.entry.schedule"))
+        .into();
+    rows.extend([
+        at_part(
+            "no schedule",
+            "cron.entry: {name: a, command: b}",
+            "{",
+            "Required",
+            "spec.tasks[0].cron.entry.schedule",
+        ),
+        at_part("name", "cron.entry: {name: a.b, absent: true}", "a.b", "Pattern", "spec.tasks[0].cron.entry.name"),
+        at_part("name", "sysctl.set: {name: ../x, value: '1'}", "../x", "Pattern", "spec.tasks[0].sysctl.set.name"),
+        at_part("number", "sysctl.set: {name: a.b, value: 1}", "1}", "TypeMismatch", "spec.tasks[0].sysctl.set.value"),
+        at_part("name", "hostname.set: -a", "-a", "Pattern", "spec.tasks[0].hostname.set"),
+        at_part(
+            "option",
+            "mount.present: {path: /a, source: -o, type: b}",
+            "-o",
+            "Pattern",
+            "spec.tasks[0].mount.present.source",
+        ),
+        at_part(
+            "blank",
+            "mount.present: {path: /a, source: b, type: c d}",
+            "c d",
+            "Pattern",
+            "spec.tasks[0].mount.present.type",
+        ),
+        at_part("path", "mount.unmounted: data", "data", "InvalidPath", "spec.tasks[0].mount.unmounted"),
+    ]);
+    check(rows);
+}
+
+#[test]
 fn parameters_of_scripts_and_waits_are_refused_before_they_reach_a_node() {
     check(vec![
         at_part("B52 neither", "command.script: {args: [a]}", "{", "OneOf", "spec.tasks[0].command.script"),

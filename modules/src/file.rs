@@ -18,6 +18,10 @@ use crate::host::{Host, HostError, Seen};
 use crate::module::converge;
 use crate::parameters::Parameters;
 
+pub(crate) use absent::AbsentPath;
+pub(crate) use edit::{Edit, Nothing};
+pub(crate) use lines::Lines;
+pub(crate) use state::{Change as FileChange, FileState, Observed as FileObserved};
 pub use validate::VALIDATED_FILE;
 
 /// `file.absent`.
@@ -61,7 +65,7 @@ fn invalid(faults: String) -> Done {
 
 /// Mode and owner, as far as a book says them.
 #[derive(Debug, Clone, Default)]
-struct Attributes {
+pub(crate) struct Attributes {
     mode: Option<u32>,
     uid: Option<u32>,
     gid: Option<u32>,

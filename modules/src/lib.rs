@@ -10,6 +10,7 @@ mod facts;
 mod file;
 mod host;
 mod http;
+mod machine;
 mod module;
 mod parameters;
 mod print;
@@ -28,6 +29,7 @@ static ACTIONS: &[&dyn Action] = &[
     &command::QUERY,
     &command::RUN,
     &command::SCRIPT,
+    &machine::CRON_ENTRY,
     &print::PRINT,
     &file::ABSENT,
     &file::BLOCK,
@@ -39,7 +41,12 @@ static ACTIONS: &[&dyn Action] = &[
     &file::SYMLINK,
     &account::GROUP_ABSENT,
     &account::GROUP_PRESENT,
+    &machine::HOSTNAME_SET,
     &http::Ask,
+    &machine::MOUNT_ABSENT,
+    &machine::MOUNT_MOUNTED,
+    &machine::MOUNT_PRESENT,
+    &machine::MOUNT_UNMOUNTED,
     &service::Disabled,
     &service::Enabled,
     &service::Masked,
@@ -47,6 +54,7 @@ static ACTIONS: &[&dyn Action] = &[
     &service::Restarted,
     &service::Running,
     &service::StoppedUnit,
+    &machine::SYSCTL_SET,
     &sleep::Sleep,
     &account::USER_ABSENT,
     &account::USER_PRESENT,

@@ -26,6 +26,7 @@ pub(super) fn message(walk: &mut Walk<'_, '_>, message: &Message, node: &Node<'_
         "Task" => environment(walk, node, path),
         "CommandRun" | "CommandQuery" => program(walk, node, path),
         "FileLine" => line(walk, node, path),
+        "CronEntry" => cron_entry(walk, node, path),
         "UserPresent" => password(walk, node, path),
         _ => {}
     }
@@ -154,5 +155,15 @@ fn password(walk: &mut Walk<'_, '_>, node: &Node<'_>, path: &Path<'_>) {
         let message = "is no hash as crypt(5) has them, like `$y$…`; make one with `mkpasswd`, better in a task with \
                        `register: {secret: true}`";
         walk.violations.push(given.at, &Path::Field(path, "password"), "InlineSecret", message);
+    }
+}
+
+/// An entry is due sometime and does something, unless it is to be gone.
+fn cron_entry(walk: &mut Walk<'_, '_>, node: &Node<'_>, path: &Path<'_>) {
+    if node.get("absent").is_some_and(|absent| absent.scalar() != Some(Scalar::Bool(false))) {
+        return;
+    }
+    for name in ["schedule", "command"].into_iter().filter(|name| node.get(name).is_none()) {
+        walk.violations.push(node.at, &Path::Field(path, name), "Required", format!("`{name}` must be given"));
     }
 }

@@ -50,6 +50,9 @@ pub(super) fn check(
             package_fault(text).map(|why| ("InvalidPackage", format!("{} is no package: {why}", shown(text))))
         }
         Format::Url => url_fault(text).map(|why| ("InvalidURL", format!("the URL {why}"))),
+        Format::Crontab => {
+            crate::cron::check(text).err().map(|why| ("Schedule", format!("the schedule {} {why}", shown(text))))
+        }
         Format::Regex => Regex::new(text).err().map(|error| {
             // The first lines draw the pattern; the last one says what is wrong.
             let error = error.to_string();

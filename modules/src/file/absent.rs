@@ -10,13 +10,18 @@ use crate::parameters::Parameters;
 
 /// A path at which nothing should be.
 #[derive(Debug)]
-pub(super) struct AbsentPath {
+pub(crate) struct AbsentPath {
     path: String,
     recursive: bool,
 }
 
 impl AbsentPath {
-    pub(super) fn read(parameters: &Value) -> Result<AbsentPath, Done> {
+    /// No file at this path.
+    pub(crate) fn at(path: String) -> AbsentPath {
+        AbsentPath { path, recursive: false }
+    }
+
+    pub(crate) fn read(parameters: &Value) -> Result<AbsentPath, Done> {
         let mut from = Parameters::new(parameters, None);
         let wanted = AbsentPath { path: from.required("path"), recursive: from.flag("recursive") };
         from.finish().map_err(invalid)?;

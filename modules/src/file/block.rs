@@ -2,7 +2,7 @@
 
 use lockstep_apis::v1alpha::Value;
 
-use super::edit::{Edit, Options, Position};
+use super::edit::{Edit, Nothing, Options, Position};
 use super::lines::Lines;
 use super::managed::text;
 use super::state::FileState;
@@ -112,8 +112,8 @@ impl Edit for Block {
         Ok(lines.bytes())
     }
 
-    fn is_done_without_file(&self) -> bool {
-        self.lines.is_none()
+    fn without_file(&self) -> Nothing {
+        if self.lines.is_none() { Nothing::Done } else { Nothing::Missing }
     }
 }
 

@@ -14,25 +14,36 @@ use crate::module::Refusal;
 use crate::parameters::Parameters;
 
 /// Longest file that is edited, in bytes: it is held in memory, old and new.
-pub(super) const EDITED_BYTES: u64 = 16 << 20;
+pub(crate) const EDITED_BYTES: u64 = 16 << 20;
 
 /// Makes the wanted content from the one that is there.
-pub(super) trait Edit: Debug {
+pub(crate) trait Edit: Debug {
     /// The new content; equal to `old` if nothing is to be done. Doing it again to what it made changes nothing.
     ///
     /// # Errors
     /// `old` is nothing to work on.
     fn edit(&self, path: &str, old: &[u8]) -> Result<Vec<u8>, Refusal>;
 
-    /// Whether a file that is not there is as wanted.
-    fn is_done_without_file(&self) -> bool {
-        false
+    /// What it means that the file is not there.
+    fn without_file(&self) -> Nothing {
+        Nothing::Missing
     }
+}
+
+/// What it means to an edit that its file is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nothing {
+    /// It cannot be done.
+    Missing,
+    /// It is as wanted.
+    Done,
+    /// The same as an empty one; the file is made.
+    Empty,
 }
 
 /// The options that all of them have.
 #[derive(Debug)]
-pub(super) struct Options {
+pub(crate) struct Options {
     path: String,
     follow: bool,
     backup: bool,
@@ -40,7 +51,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    pub(super) fn read(from: &mut Parameters<'_>) -> Options {
+    pub(crate) fn read(from: &mut Parameters<'_>) -> Options {
         Options {
             path: from.required("path"),
             follow: from.flag("follow"),
@@ -50,7 +61,7 @@ impl Options {
     }
 
     /// The state, once all parameters are read.
-    pub(super) fn state(self, from: Parameters<'_>, edit: impl Edit + 'static) -> Result<FileState, Done> {
+    pub(crate) fn state(self, from: Parameters<'_>, edit: impl Edit + 'static) -> Result<FileState, Done> {
         from.finish().map_err(invalid)?;
         let Options { path, follow, backup, validation } = self;
         let text = Text::Edited(Box::new(edit));
@@ -60,13 +71,13 @@ impl Options {
 
 /// Where a line or block goes that is not there yet.
 #[derive(Debug, Default)]
-pub(super) struct Position {
+pub(crate) struct Position {
     before: Option<Regex>,
     after: Option<Regex>,
 }
 
 impl Position {
-    pub(super) fn read(from: &mut Parameters<'_>) -> Position {
+    pub(crate) fn read(from: &mut Parameters<'_>) -> Position {
         let position = Position { before: pattern(from, "insertBefore"), after: pattern(from, "insertAfter") };
         if position.before.is_some() && position.after.is_some() {
             from.fault("insertBefore and insertAfter exclude each other");
@@ -75,7 +86,7 @@ impl Position {
     }
 
     /// The number of the line before which it goes: before the first match, after the last one, or at the end.
-    pub(super) fn find(&self, path: &str, lines: &Lines<'_>) -> Result<usize, Refusal> {
+    pub(crate) fn find(&self, path: &str, lines: &Lines<'_>) -> Result<usize, Refusal> {
         let (name, regex) = match (&self.before, &self.after) {
             (Some(regex), _) => ("insertBefore", regex),
             (None, Some(regex)) => ("insertAfter", regex),
@@ -91,7 +102,7 @@ impl Position {
 }
 
 /// A regular expression, if it is given.
-pub(super) fn pattern(from: &mut Parameters<'_>, name: &str) -> Option<Regex> {
+pub(crate) fn pattern(from: &mut Parameters<'_>, name: &str) -> Option<Regex> {
     let text = from.text(name).filter(|text| !text.is_empty())?;
     match RegexBuilder::new(&text).multi_line(true).crlf(true).build() {
         Ok(regex) => Some(regex),

@@ -3,7 +3,7 @@
 use lockstep_apis::v1alpha::Value;
 use regex::bytes::Regex;
 
-use super::edit::{Edit, Options, Position, pattern};
+use super::edit::{Edit, Nothing, Options, Position, pattern};
 use super::lines::Lines;
 use super::state::FileState;
 use crate::action::Done;
@@ -80,8 +80,8 @@ impl Edit for Line {
         Ok(lines.bytes())
     }
 
-    fn is_done_without_file(&self) -> bool {
-        self.absent
+    fn without_file(&self) -> Nothing {
+        if self.absent { Nothing::Done } else { Nothing::Missing }
     }
 }
 

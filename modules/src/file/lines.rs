@@ -2,7 +2,7 @@
 
 /// The lines of a text.
 #[derive(Debug)]
-pub(super) struct Lines<'a> {
+pub(crate) struct Lines<'a> {
     lines: Vec<Line<'a>>,
     /// What ends lines that are added: as the first line does.
     ending: &'static [u8],
@@ -16,29 +16,29 @@ struct Line<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn of(text: &'a [u8]) -> Lines<'a> {
+    pub(crate) fn of(text: &'a [u8]) -> Lines<'a> {
         let lines: Vec<Line<'a>> = text.split_inclusive(|byte| *byte == b'\n').map(Line::of).collect();
         let crlf = lines.first().is_some_and(|line| line.ending == b"\r\n");
         Lines { lines, ending: if crlf { b"\r\n" } else { b"\n" } }
     }
 
     /// Numbers of the lines, from 0, that are like that.
-    pub(super) fn positions(&self, is_wanted: impl Fn(&[u8]) -> bool) -> Vec<usize> {
+    pub(crate) fn positions(&self, is_wanted: impl Fn(&[u8]) -> bool) -> Vec<usize> {
         let wanted = self.lines.iter().enumerate().filter(|(_, line)| is_wanted(line.text));
         wanted.map(|(at, _)| at).collect()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.lines.len()
     }
 
     /// Gives the line another text; its ending stays.
-    pub(super) fn replace(&mut self, at: usize, text: &'a [u8]) {
+    pub(crate) fn replace(&mut self, at: usize, text: &'a [u8]) {
         self.lines[at].text = text;
     }
 
     /// Puts other lines in place of those from `from` to before `to`.
-    pub(super) fn splice(&mut self, from: usize, to: usize, texts: impl IntoIterator<Item = &'a [u8]>) {
+    pub(crate) fn splice(&mut self, from: usize, to: usize, texts: impl IntoIterator<Item = &'a [u8]>) {
         let ending = self.ending;
         // A line that is no longer the last one ends like the others.
         if let Some(before) = from.checked_sub(1).and_then(|at| self.lines.get_mut(at))
@@ -49,7 +49,7 @@ impl<'a> Lines<'a> {
         self.lines.splice(from..to, texts.into_iter().map(|text| Line { text, ending }));
     }
 
-    pub(super) fn remove(&mut self, mut at: Vec<usize>) {
+    pub(crate) fn remove(&mut self, mut at: Vec<usize>) {
         at.sort_unstable();
         let mut number = 0;
         self.lines.retain(|_| {
@@ -59,11 +59,11 @@ impl<'a> Lines<'a> {
     }
 
     /// The texts of the lines from `from` to before `to`.
-    pub(super) fn texts(&self, from: usize, to: usize) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn texts(&self, from: usize, to: usize) -> impl Iterator<Item = &'a [u8]> {
         self.lines[from..to].iter().map(|line| line.text)
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.lines.iter().flat_map(|line| [line.text, line.ending].concat()).collect()
     }
 }

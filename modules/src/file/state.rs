@@ -1,7 +1,7 @@
 //! The state of a regular file: its content, owner and mode. All actions on a file's content end here, so that they
 //! replace, check, back up and show it alike. Knows no parameter.
 
-use super::edit::{EDITED_BYTES, Edit};
+use super::edit::{EDITED_BYTES, Edit, Nothing};
 use super::validate::Validation;
 use super::{Attributes, Settled};
 use crate::action::{Done, Scope};
@@ -17,7 +17,7 @@ const NEW_MODE: u32 = 0o644;
 
 /// What a book asks of a file.
 #[derive(Debug)]
-pub(super) struct FileState {
+pub(crate) struct FileState {
     pub(super) path: String,
     pub(super) text: Text,
     pub(super) attributes: Attributes,
@@ -39,10 +39,12 @@ pub(super) enum Text {
 }
 
 /// What is at the path.
-pub(super) struct Observed {
+pub(crate) struct Observed {
     /// `None`: not even the parent is there.
     place: Option<Place>,
     file: Option<Found>,
+    /// The wanted content, if an edit made it.
+    edited: Option<Vec<u8>>,
 }
 
 /// A file that is there.
@@ -50,45 +52,68 @@ struct Found {
     seen: Seen,
     /// Whether it has the wanted content.
     same: bool,
-    /// The wanted content, if an edit made it.
-    edited: Option<Vec<u8>>,
 }
 
+/// A file, and the wanted content if an edit made it.
+type Compared = (Found, Option<Vec<u8>>);
+
 /// What has to be done.
-pub(super) struct Change {
+pub(crate) struct Change {
     rewrite: bool,
     settled: Option<Settled>,
 }
 
 impl FileState {
+    /// A file that has this content and is made if it is missing.
+    pub(crate) fn whole(path: String, content: String) -> FileState {
+        FileState::of(path, Text::Whole(content))
+    }
+
+    /// A file that is edited.
+    pub(crate) fn edited(path: String, edit: impl Edit + 'static) -> FileState {
+        FileState::of(path, Text::Edited(Box::new(edit)))
+    }
+
+    fn of(path: String, text: Text) -> FileState {
+        let attributes = Attributes::default();
+        FileState { path, text, attributes, parents: false, follow: false, backup: false, validation: None }
+    }
+
+    /// The same with mode and owner.
+    pub(crate) fn with(self, mode: Option<u32>, uid: Option<u32>, gid: Option<u32>) -> FileState {
+        FileState { attributes: Attributes { mode, uid, gid }, ..self }
+    }
+
     /// What the file will contain, if that is looked after.
-    fn content<'a>(&'a self, found: Option<&'a Found>) -> Option<&'a [u8]> {
+    fn content<'a>(&'a self, edited: Option<&'a [u8]>) -> Option<&'a [u8]> {
         match &self.text {
             Text::Any => None,
             Text::Whole(content) => Some(content.as_bytes()),
-            Text::Edited(_) => found.and_then(|found| found.edited.as_deref()),
+            Text::Edited(_) => edited,
         }
     }
 
     /// What nothing at the path means: a file is made, or there is nothing to edit.
     fn nothing(&self, place: Option<Place>) -> Result<Observed, Refusal> {
         match &self.text {
-            Text::Edited(edit) if !edit.is_done_without_file() => {
-                Err(HostError::FileMissing { path: self.path.clone() }.into())
-            }
-            _ => Ok(Observed { place, file: None }),
+            Text::Edited(edit) => match edit.without_file() {
+                Nothing::Missing => Err(HostError::FileMissing { path: self.path.clone() }.into()),
+                Nothing::Done => Ok(Observed { place, file: None, edited: None }),
+                Nothing::Empty => Ok(Observed { place, file: None, edited: Some(edit.edit(&self.path, b"")?) }),
+            },
+            Text::Any | Text::Whole(_) => Ok(Observed { place, file: None, edited: None }),
         }
     }
 
     /// What an edit makes of this content.
     #[cfg(test)]
-    pub(super) fn edit(&self, old: &[u8]) -> Result<Vec<u8>, Refusal> {
+    pub(crate) fn edit(&self, old: &[u8]) -> Result<Vec<u8>, Refusal> {
         let Text::Edited(edit) = &self.text else { panic!("{self:?} is no edit") };
         edit.edit(&self.path, old)
     }
 
     fn is_done_without_file(&self) -> bool {
-        matches!(&self.text, Text::Edited(edit) if edit.is_done_without_file())
+        matches!(&self.text, Text::Edited(edit) if edit.without_file() == Nothing::Done)
     }
 
     fn place(&self, host: &Host, make_parents: bool) -> Result<Place, HostError> {
@@ -96,7 +121,7 @@ impl FileState {
     }
 
     /// The file at the place and whether its content is as wanted; `None` if it changed meanwhile.
-    fn compare(&self, host: &Host, place: &Place, seen: Seen) -> Result<Option<Found>, Refusal> {
+    fn compare(&self, host: &Host, place: &Place, seen: Seen) -> Result<Option<Compared>, Refusal> {
         let path = || self.path.clone();
         match seen.kind {
             Kind::File => {}
@@ -113,16 +138,21 @@ impl FileState {
                     Content::Changed => return Ok(None),
                 };
                 let new = edit.edit(&self.path, &old)?;
-                return Ok(Some(Found { seen, same: new == old, edited: Some(new) }));
+                return Ok(Some((Found { seen, same: new == old }, Some(new))));
             }
         };
-        Ok(same.map(|same| Found { seen, same, edited: None }))
+        Ok(same.map(|same| (Found { seen, same }, None)))
     }
 
-    fn write(&self, place: Place, found: Option<Found>, settled: Settled, scope: &mut Scope<'_>) -> Result<(), Done> {
+    fn write(
+        &self,
+        place: Place,
+        (seen, edited): (Option<Seen>, Option<Vec<u8>>),
+        settled: Settled,
+        scope: &mut Scope<'_>,
+    ) -> Result<(), Done> {
         let Settled { mode, uid, gid } = settled;
-        let seen = found.as_ref().map(|found| found.seen);
-        let content = self.content(found.as_ref()).unwrap_or_default();
+        let content = self.content(edited.as_deref()).unwrap_or_default();
         let new = Replacement { content, mode, uid, gid };
         let temporary = scope.host.write_beside(&place, seen.as_ref(), &new)?;
         if let Some(validation) = self.validation.as_ref().filter(|validation| !validation.placed) {
@@ -180,8 +210,8 @@ impl Module for FileState {
         };
         for _ in 0..READS {
             let Some(seen) = place.look()? else { return self.nothing(Some(place)) };
-            if let Some(file) = self.compare(host, &place, seen)? {
-                return Ok(Observed { place: Some(place), file: Some(file) });
+            if let Some((found, edited)) = self.compare(host, &place, seen)? {
+                return Ok(Observed { place: Some(place), file: Some(found), edited });
             }
         }
         Err(HostError::Unsteady { path: self.path.clone() }.into())
@@ -222,7 +252,7 @@ impl Module for FileState {
                 text.push_str(&format!("{}: {line}\n", self.path));
             }
         }
-        match self.content(observed.file.as_ref()) {
+        match self.content(observed.edited.as_deref()) {
             Some(content) if change.rewrite => text.push_str(&self.show_content(host, observed, content, sensitive)),
             _ => {}
         }
@@ -245,7 +275,7 @@ impl Module for FileState {
                 let Settled { mode, uid, gid } = settled;
                 Ok(scope.host.set_attributes(&place, &seen, mode, (uid, gid), scope.unsynced)?)
             }
-            found => self.write(place, found, settled, scope),
+            found => self.write(place, (found.map(|found| found.seen), observed.edited), settled, scope),
         }
     }
 }

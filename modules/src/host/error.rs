@@ -94,6 +94,12 @@ pub enum HostError {
     PermissionDenied { operation: &'static str, path: String },
     #[error("no user {name:?} on this node; make it first, or give a number")]
     NoSuchUser { name: String },
+    #[error("this kernel has no sysctl {name}; its module may have to be loaded first")]
+    NoSuchSysctl { name: String },
+    #[error("the kernel refuses that value for the sysctl {name}")]
+    ValueRefused { name: String },
+    #[error("the mount point {path} does not exist; make it first, with file.directory")]
+    NoMountPoint { path: String },
     #[error("the user {name} expired on {date}; nothing runs as it")]
     UserExpired { name: String, date: String },
     #[error("the user {name} is closed: its shell is {shell}; nothing runs as it")]
@@ -129,6 +135,9 @@ impl HostError {
             Self::Vital { .. } => "Vital",
             Self::PermissionDenied { .. } => "PermissionDenied",
             Self::NoSuchUser { .. } => "NoSuchUser",
+            Self::NoSuchSysctl { .. } => "NoSuchSysctl",
+            Self::ValueRefused { .. } => "ValueRefused",
+            Self::NoMountPoint { .. } => "NoMountPoint",
             Self::UserExpired { .. } => "UserExpired",
             Self::UserClosed { .. } => "UserClosed",
             Self::NoSuchGroup { .. } => "NoSuchGroup",
@@ -139,8 +148,15 @@ impl HostError {
 
     /// Whether it would not be, had something been made before.
     pub(crate) fn is_something_missing(&self) -> bool {
-        use HostError::{FileMissing, NoSuchGroup, NoSuchUser, ParentMissing};
-        matches!(self, ParentMissing { .. } | FileMissing { .. } | NoSuchUser { .. } | NoSuchGroup { .. })
+        matches!(
+            self,
+            Self::ParentMissing { .. }
+                | Self::FileMissing { .. }
+                | Self::NoSuchUser { .. }
+                | Self::NoSuchGroup { .. }
+                | Self::NoSuchSysctl { .. }
+                | Self::NoMountPoint { .. }
+        )
     }
 
     /// Names what a system call's error number means for `path`.

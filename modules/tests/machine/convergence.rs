@@ -17,7 +17,7 @@ struct Row {
 }
 
 /// Actions whose convergence needs more than a root folder, and the test that has them.
-const ELSEWHERE: &[(&str, &str)] = &[];
+const ELSEWHERE: &[(&str, &str)] = &[("mount.unmounted", "kernel::a_mount_is_made_followed_and_undone")];
 
 fn row<const N: usize>(
     action: &'static str,
@@ -26,6 +26,8 @@ fn row<const N: usize>(
 ) -> Row {
     Row { action, files, parameters: Value::map(parameters) }
 }
+
+const FSTAB: &[(&str, &str)] = &[("/etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n/dev/sdb1 /data ext4 ro 0 2\n")];
 
 /// A machine with a user, and the groups `web`, `ops`.
 const ACCOUNTS: &[(&str, &str)] = crate::accounts::FILES;
@@ -54,6 +56,22 @@ fn rows() -> Vec<Row> {
         row("group.absent", ACCOUNTS, [("name", "web".into())]),
         row("group.present", ACCOUNTS, [("name", "app".into()), ("gid", 700.into())]),
         row("group.present", ACCOUNTS, [("name", "web".into()), ("gid", 701.into())]),
+        row("hostname.set", &[("/etc/hostname", "old\n")], [("name", "web1.example".into())]),
+        row("mount.absent", FSTAB, [("path", "/data".into())]),
+        row("mount.mounted", FSTAB, [("path", "/data".into()), ("source", "x".into()), ("type", "tmpfs".into())]),
+        row("mount.present", FSTAB, [("path", "/new".into()), ("source", "x".into()), ("type", "tmpfs".into())]),
+        row("sysctl.set", &[("/etc/sysctl.d/a", "")], [("name", "vm.swappiness".into()), ("value", 10.into())]),
+        row(
+            "sysctl.set",
+            &[("/etc/sysctl.conf", "vm.swappiness=60\n")],
+            [("name", "vm.swappiness".into()), ("value", "10".into()), ("file", "/etc/sysctl.conf".into())],
+        ),
+        row(
+            "cron.entry",
+            &[("/etc/cron.d/x", "")],
+            [("name", "backup".into()), ("schedule", "0 3 * * *".into()), ("command", "true".into())],
+        ),
+        row("cron.entry", &[("/etc/cron.d/x", "")], [("name", "x".into()), ("absent", true.into())]),
         row("user.absent", ACCOUNTS, [("name", "ann".into())]),
         row(
             "user.present",

@@ -9,6 +9,7 @@ mod edits;
 mod faults;
 mod files;
 mod http;
+mod kernel;
 mod races;
 mod removals;
 mod stage;
