@@ -23,6 +23,11 @@ impl ConfigSpec {
         usize::try_from(or_default(given, "Retention", "runs")).unwrap_or(usize::MAX)
     }
 
+    /// Milliseconds that ended Runs are kept.
+    pub fn retained_run_age_ms(&self) -> u64 {
+        or_default_ms(self.retention.as_ref().and_then(|retention| retention.run_age.as_ref()), "Retention", "runAge")
+    }
+
     /// Milliseconds that events are kept.
     pub fn retained_events_ms(&self) -> u64 {
         or_default_ms(self.retention.as_ref().and_then(|retention| retention.events.as_ref()), "Retention", "events")
@@ -132,6 +137,7 @@ mod tests {
     fn every_default_of_the_protos_is_read_and_gives_way_to_what_is_given() {
         let empty = ConfigSpec::default();
         assert_eq!((empty.heartbeat_ms(), empty.output_bytes(), empty.retained_runs()), (10_000, 10 << 20, 1000));
+        assert_eq!(empty.retained_run_age_ms(), 30 * 24 * 3_600_000);
         assert_eq!((empty.retained_events_ms(), empty.retained_event_count()), (72 * 3_600_000, 100_000));
         assert_eq!((empty.run_timeout_ms(), empty.run_grace_ms()), (24 * 3_600_000, 10_000));
         assert_eq!(

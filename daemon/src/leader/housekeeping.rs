@@ -1,7 +1,7 @@
 //! What a cluster would drown in: ended Runs, old events, expired tokens, old revisions.
 //! Each write compares the Term.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use lockstep_apis::keys;
 use lockstep_apis::timestamp;
 use lockstep_apis::v1alpha::JoinToken;
 use lockstep_core::protocol;
+use lockstep_core::world::World;
 use prost::Message;
 
 use super::Leader;
@@ -73,24 +74,13 @@ impl Leader {
         }
     }
 
-    /// Ended Runs beyond what the Config keeps of each namespace, the oldest first.
+    /// Ended Runs beyond what the Config keeps.
     async fn prune_runs(&self, term: Term) -> Result<(), StoreError> {
-        let commits: Vec<Commit> = {
+        let commits = {
             let cache = self.cache.read();
-            let kept = cache.config().retained_runs();
-            let mut ended: BTreeMap<&str, Vec<(u64, &str)>> = BTreeMap::new();
-            for run in cache.world().runs().filter(|run| run.has_ended() && run.cursor().is_none()) {
-                let Some(object) = run.object() else { continue };
-                let namespace = object.value.metadata.as_ref().map_or("", |metadata| &metadata.namespace);
-                let finished = object.value.status.as_ref().and_then(|status| status.finished_at.as_ref());
-                ended.entry(namespace).or_default().push((finished.map_or(0, timestamp::to_ms), run.uid()));
-            }
-            ended.values_mut().for_each(|runs| runs.sort_unstable());
-            ended
-                .values()
-                .flat_map(|runs| &runs[..runs.len().saturating_sub(kept)])
-                .filter_map(|(_, uid)| protocol::remove(cache.world(), uid).ok())
-                .collect()
+            let config = cache.config();
+            let oldest_ms = now_ms().saturating_sub(config.retained_run_age_ms());
+            superfluous(cache.world(), config.retained_runs(), oldest_ms)
         };
         for commit in commits {
             self.tidy(commit.when(term.compare())).await?;
@@ -156,3 +146,34 @@ impl Leader {
         }
     }
 }
+
+/// What deletes ended Runs that are older, or beyond so many in their namespace. Not those that hold places or locks,
+/// nor those that a Run which waits for admission retries: it takes their snapshots on.
+fn superfluous(world: &World, kept: usize, oldest_ms: u64) -> Vec<Commit> {
+    let mut ended: BTreeMap<&str, Vec<(u64, &str)>> = BTreeMap::new();
+    let mut retried: BTreeSet<(&str, &str)> = BTreeSet::new();
+    for run in world.runs() {
+        let Some(object) = run.object() else { continue };
+        let namespace = object.value.metadata.as_ref().map_or("", |metadata| &metadata.namespace);
+        if run.is_pending() {
+            retried.insert((namespace, object.value.spec.as_ref().map_or("", |spec| &spec.retry_of)));
+        }
+        if run.has_ended() && run.cursor().is_none() {
+            let finished = object.value.status.as_ref().and_then(|status| status.finished_at.as_ref());
+            ended.entry(namespace).or_default().push((finished.map_or(0, timestamp::to_ms), run.uid()));
+        }
+    }
+    let mut commits = Vec::new();
+    for (namespace, mut runs) in ended {
+        runs.sort_unstable();
+        let beyond = runs.len().saturating_sub(kept);
+        let gone = runs.iter().enumerate().filter(|(at, (finished_ms, _))| *at < beyond || *finished_ms < oldest_ms);
+        let needed = |uid: &str| world.run(uid).is_some_and(|run| retried.contains(&(namespace, run.name())));
+        let gone = gone.filter(|(_, (_, uid))| !needed(uid));
+        commits.extend(gone.filter_map(|(_, (_, uid))| protocol::remove(world, uid).ok()));
+    }
+    commits
+}
+
+#[cfg(test)]
+mod tests;
