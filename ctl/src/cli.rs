@@ -64,6 +64,10 @@ pub(crate) enum Command {
     Resume(RunName),
     /// Start a new Run for the nodes of an ended one that did not succeed.
     Retry(Retry),
+    /// Start a Run anew with the same spec, of the book as it is now.
+    Rerun(Retry),
+    /// What a Run or a node waits for, and what that waits for.
+    Why(Why),
     /// Give free the place of a node that does not report.
     Release(Release),
     /// Locks: who holds them and who waits; acquire, release and clear them.
@@ -284,6 +288,13 @@ pub(crate) struct Retry {
     /// Wait for the new Run's end.
     #[arg(short, long)]
     pub(crate) wait: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Why {
+    /// `run/NAME` (or its name alone) or `node/NAME`.
+    #[arg(value_name = "run/NAME|node/NAME")]
+    pub(crate) about: String,
 }
 
 #[derive(Args, Debug)]

@@ -15,6 +15,7 @@ mod run;
 mod schema;
 mod status;
 mod token;
+mod why;
 
 use crate::{
     cli::{Cli, Command},
@@ -72,6 +73,8 @@ async fn connected(cli: Cli) -> Result<()> {
         Command::Resume(name) => control::control(&session, control::Control::Resume, &name.run).await,
         Command::Approve(approve) => control::approve(&session, &approve).await,
         Command::Retry(retry) => run::retry(&session, &retry).await,
+        Command::Rerun(rerun) => run::rerun(&session, &rerun).await,
+        Command::Why(why) => why::why(&session, &why).await,
         Command::Release(release) => control::release(&session, &release).await,
         Command::Locks(locks) => locks::locks(&session, locks.command).await,
         Command::Status => status::status(&session).await,

@@ -9,6 +9,7 @@ pub(crate) mod reference;
 pub(crate) mod screen;
 pub(crate) mod summary;
 pub(crate) mod table;
+pub(crate) mod why;
 
 use lockstep_apis::v1alpha::{NodeCounts, Object, RunPhase};
 

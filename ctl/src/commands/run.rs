@@ -1,4 +1,4 @@
-//! `lockstep run` and `lockstep retry`: start a Run, and follow it if asked.
+//! `lockstep run`, `retry` and `rerun`: start a Run, and follow it if asked.
 
 use super::{get, run_name};
 use crate::{
@@ -33,18 +33,55 @@ pub(crate) async fn run(session: &Session, arguments: &Arguments) -> Result<()> 
         spec: Some(spec(session, Some(book), &arguments.spec).await?),
         status: None,
     };
-    let request = CreateRequest { object: Some(Object { kind: Some(Message::Run(run)) }), dry_run: false };
-    let asked = request.object.as_ref().map(|run| run.metadata().name.clone()).unwrap_or_default();
-    let created = session.objects().create(request).await?.into_inner();
-    // By the book's concurrency policy Join it is one that does the same already.
-    let how = if created.metadata().name == asked { "created" } else { "joined: it does the same already" };
-    follow(session, created, how, arguments.wait).await
+    create(session, run, arguments.wait).await
 }
 
 pub(crate) async fn retry(session: &Session, retry: &Retry) -> Result<()> {
     let request = RunRequest { namespace: session.namespace.clone(), name: run_name(&retry.run).to_owned() };
     let run = session.runs().retry(request).await?.into_inner();
     follow(session, Object { kind: Some(Message::Run(run)) }, "created", retry.wait).await
+}
+
+pub(crate) async fn rerun(session: &Session, rerun: &Retry) -> Result<()> {
+    let old = get::fetch(session, get::kind("Run")?, run_name(&rerun.run)).await?;
+    let Some(Message::Run(old)) = old.kind else { return Err(Error::Usage(format!("{} is no run", rerun.run))) };
+    create(session, again_of(&old), rerun.wait).await
+}
+
+/// A new Run that is asked for what the old one was: nothing that servers added.
+fn again_of(old: &Run) -> Run {
+    let metadata = old.metadata.clone().unwrap_or_default();
+    let spec = old.spec.clone().unwrap_or_default();
+    let stem = spec.task_books.first().cloned().unwrap_or_else(|| metadata.name.clone());
+    Run {
+        metadata: Some(Metadata {
+            api_version: "v1alpha".into(),
+            kind: "Run".into(),
+            name: generated_name(&stem),
+            namespace: metadata.namespace,
+            labels: metadata.labels,
+            annotations: metadata.annotations,
+            ..Metadata::default()
+        }),
+        spec: Some(RunSpec {
+            origin: None,
+            retry_of: String::new(),
+            retry_nodes: Vec::new(),
+            concurrency: None,
+            ..spec
+        }),
+        status: None,
+    }
+}
+
+/// Makes a Run, and says how that went, or follows it.
+async fn create(session: &Session, run: Run, wait: bool) -> Result<()> {
+    let asked = run.metadata.as_ref().map(|metadata| metadata.name.clone()).unwrap_or_default();
+    let request = CreateRequest { object: Some(Object { kind: Some(Message::Run(run)) }), dry_run: false };
+    let created = session.objects().create(request).await?.into_inner();
+    // By the book's concurrency policy Join it is one that does the same already.
+    let how = if created.metadata().name == asked { "created" } else { "joined: it does the same already" };
+    follow(session, created, how, wait).await
 }
 
 /// What a Run is asked to do, from the command line.
@@ -233,6 +270,25 @@ mod tests {
         let name = generated_name(&"web".repeat(90));
         assert!(name.len() <= 253);
         assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
+    }
+
+    #[test]
+    fn a_rerun_asks_for_the_same_and_nothing_that_servers_added() {
+        let spec = RunSpec { task_books: vec!["web".into()], priority: 7, ..RunSpec::default() };
+        let stored = RunSpec {
+            retry_of: "web-old".into(),
+            retry_nodes: vec!["u".into()],
+            origin: Some(lockstep_apis::v1alpha::Origin::default()),
+            concurrency: Some(lockstep_apis::v1alpha::Concurrency::default()),
+            ..spec.clone()
+        };
+        let metadata =
+            Metadata { name: "web-x".into(), uuid: "u".into(), namespace: "shop".into(), ..Metadata::default() };
+        let again = again_of(&Run { metadata: Some(metadata), spec: Some(stored), status: None });
+        assert_eq!(again.spec, Some(spec));
+        let metadata = again.metadata.unwrap_or_default();
+        assert!(metadata.name.starts_with("web-") && metadata.name != "web-x", "{}", metadata.name);
+        assert_eq!((metadata.uuid.as_str(), metadata.namespace.as_str()), ("", "shop"));
     }
 
     #[test]
