@@ -790,6 +790,23 @@ fn parameters_of_the_machine_are_refused_before_they_reach_a_node() {
 }
 
 #[test]
+fn parameters_of_archives_are_refused_before_they_reach_a_node() {
+    let field = "spec.tasks[0].archive.unpacked.strip";
+    check(vec![
+        at_part("source", "archive.unpacked: {path: /a}", "{", "Required", "spec.tasks[0].archive.unpacked.source"),
+        at_part(
+            "path",
+            "archive.unpacked: {path: a, source: /b}",
+            "a, ",
+            "InvalidPath",
+            "spec.tasks[0].archive.unpacked.path",
+        ),
+        at_part("strip", "archive.unpacked: {path: /a, source: /b, strip: -1}", "-1", "OutOfRange", field),
+        at_part("near", "archive.unpaked: {path: /a}", "archive", "UnknownAction", "spec.tasks[0].archive.unpaked"),
+    ]);
+}
+
+#[test]
 fn parameters_of_scripts_and_waits_are_refused_before_they_reach_a_node() {
     check(vec![
         at_part("B52 neither", "command.script: {args: [a]}", "{", "OneOf", "spec.tasks[0].command.script"),

@@ -66,13 +66,13 @@ fn invalid(faults: String) -> Done {
 /// Mode and owner, as far as a book says them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Attributes {
-    mode: Option<u32>,
-    uid: Option<u32>,
-    gid: Option<u32>,
+    pub(crate) mode: Option<u32>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
 }
 
 /// Mode and owner as written, names unresolved.
-struct RawAttributes {
+pub(crate) struct RawAttributes {
     mode: Option<u32>,
     owner: Option<String>,
     group: Option<String>,
@@ -80,15 +80,17 @@ struct RawAttributes {
 
 impl RawAttributes {
     fn read(parameters: &mut Parameters<'_>) -> RawAttributes {
-        let name = |text: Option<String>| text.filter(|name| !name.is_empty());
-        RawAttributes {
-            mode: parameters.mode("mode"),
-            owner: name(parameters.text("owner")),
-            group: name(parameters.text("group")),
-        }
+        RawAttributes { mode: parameters.mode("mode"), ..RawAttributes::read_owner(parameters) }
     }
 
-    fn resolve(self, host: &Host, check: bool) -> Result<Attributes, Done> {
+    /// Only whose it is.
+    pub(crate) fn read_owner(parameters: &mut Parameters<'_>) -> RawAttributes {
+        let name = |text: Option<String>| text.filter(|name| !name.is_empty());
+        let (owner, group) = (name(parameters.text("owner")), name(parameters.text("group")));
+        RawAttributes { mode: None, owner, group }
+    }
+
+    pub(crate) fn resolve(self, host: &Host, check: bool) -> Result<Attributes, Done> {
         let missing = |error: HostError| if check { error.unpredicted() } else { error.into() };
         Ok(Attributes {
             mode: self.mode,

@@ -3,6 +3,7 @@
 
 mod account;
 mod action;
+mod archive;
 mod assertion;
 mod command;
 mod diff;
@@ -25,6 +26,7 @@ pub use host::{Host, HostError, Kind, Unsynced, rest};
 
 /// Every action there is, by name.
 static ACTIONS: &[&dyn Action] = &[
+    &archive::UNPACKED,
     &assertion::That,
     &command::QUERY,
     &command::RUN,

@@ -68,6 +68,8 @@ pub enum HostError {
     FileMissing { path: String },
     #[error("{path} is longer than {limit} bytes; it is not edited in memory")]
     TooLong { path: String, limit: u64 },
+    #[error("the way to {path} leads through a symbolic link, to {real}; nothing is unpacked through links")]
+    LinkInTheWay { path: String, real: String },
     #[error("{path} is a symbolic link to {target}; set follow: true to write where it points, or name that path")]
     Symlink { path: String, target: String },
     #[error("{path} is a symbolic link to {target}; name that path instead")]
@@ -121,6 +123,7 @@ impl HostError {
             Self::ParentNotDirectory { .. } => "ParentNotDirectory",
             Self::UntrustedSymlink { .. } => "UntrustedSymlink",
             Self::TooManyLinks { .. } => "TooManyLinks",
+            Self::LinkInTheWay { .. } => "LinkInTheWay",
             Self::FileMissing { .. } => "FileMissing",
             Self::TooLong { .. } => "FileTooLong",
             Self::Symlink { .. } | Self::DirectorySymlink { .. } => "Symlink",

@@ -3,6 +3,7 @@
 
 use std::ffi::CStr;
 use std::hash::{BuildHasher, RandomState};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,6 +70,37 @@ impl Host {
         replaced: Option<&Seen>,
         new: &Replacement<'_>,
     ) -> Result<Temporary, HostError> {
+        self.fill_beside(place, replaced, new, &mut |fd| write_all(fd, new.content))
+    }
+
+    /// The same with content that comes from elsewhere, in place of `new.content`.
+    pub(crate) fn pour_beside(
+        &self,
+        place: &Place,
+        replaced: Option<&Seen>,
+        new: &Replacement<'_>,
+        content: &mut dyn Read,
+    ) -> Result<Temporary, HostError> {
+        let mut buffer = vec![0; 64 << 10];
+        self.fill_beside(place, replaced, new, &mut |fd| {
+            loop {
+                match content.read(&mut buffer) {
+                    Ok(0) => return Ok(()),
+                    Ok(length) => write_all(fd, &buffer[..length])?,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)),
+                }
+            }
+        })
+    }
+
+    fn fill_beside(
+        &self,
+        place: &Place,
+        replaced: Option<&Seen>,
+        new: &Replacement<'_>,
+        fill: &mut dyn FnMut(&OwnedFd) -> rustix::io::Result<()>,
+    ) -> Result<Temporary, HostError> {
         sweep(&place.dir);
         let failed = |errno| place.errno("write", errno);
         let mut temporary = create(&place.dir).map_err(failed)?;
@@ -76,7 +108,7 @@ impl Host {
         if let Some(old) = replaced.map(|seen| place.open(seen)).transpose()?.flatten() {
             copy_attributes(&old, &fd);
         }
-        write_all(&fd, new.content).map_err(failed)?;
+        fill(&fd).map_err(failed)?;
         let group = place.dir.passes_group.unwrap_or_else(|| rustix::process::getegid().as_raw());
         if (new.uid, new.gid) != (self.euid(), group) {
             chown(&fd, Some(new.uid), Some(new.gid)).map_err(failed)?;

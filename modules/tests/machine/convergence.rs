@@ -19,6 +19,7 @@ struct Row {
 
 /// Actions whose convergence needs more than a root folder, and the test that has them.
 const ELSEWHERE: &[(&str, &str)] = &[
+    ("archive.unpacked", "archives::an_archive_is_unpacked_once_and_what_was_changed_is_put_right"),
     ("mount.unmounted", "kernel::a_mount_is_made_followed_and_undone"),
     ("service.disabled", SERVICES),
     ("service.reloaded", "changes each time"),
