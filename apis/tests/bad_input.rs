@@ -410,6 +410,20 @@ fn counts_durations_and_tasks_are_held_to_their_ranges() {
             (3, 109),
             "spec.runOptions.serialize.gate.retry.interval",
         ),
+        row(
+            "throttle",
+            task("time.sleep: 1s\n  delegateTo: {nodes: [a]}\n  throttle: 33"),
+            "OutOfRange",
+            (6, 15),
+            "spec.tasks[0].throttle",
+        ),
+        row(
+            "delegate nobody",
+            task("time.sleep: 1s\n  delegateTo: {}"),
+            "EmptySelector",
+            (5, 17),
+            "spec.tasks[0].delegateTo",
+        ),
         row("gate soak", looks("soak: 2d"), "Duration", (3, 97), "spec.runOptions.serialize.gate.soak"),
     ]);
     let many = book(&format!("tasks:\n{}", "- {command.run: {argv: [a]}}\n".repeat(10_001)));

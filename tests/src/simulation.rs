@@ -42,6 +42,8 @@ pub struct Seen {
     pub cut: u64,
     /// Attempts after the first.
     pub reruns: u64,
+    /// Attempts that were claimed by another node than the one that they are for.
+    pub delegated: u64,
     /// Assignments that were withdrawn.
     pub withdrawn: u64,
     /// Attempts that became Lost.
@@ -71,6 +73,7 @@ impl std::ops::AddAssign for Seen {
         self.starts += other.starts;
         self.cut += other.cut;
         self.reruns += other.reruns;
+        self.delegated += other.delegated;
         self.withdrawn += other.withdrawn;
         self.lost += other.lost;
         self.released += other.released;

@@ -33,6 +33,7 @@ fn no_story_breaks_a_promise() {
         ("tasks", seen.starts),
         ("cut tasks", seen.cut),
         ("reruns", seen.reruns),
+        ("delegated attempts", seen.delegated),
         ("withdrawn assignments", seen.withdrawn),
         ("lost attempts", seen.lost),
         ("released places", seen.released),

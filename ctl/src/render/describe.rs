@@ -21,7 +21,9 @@ pub(crate) fn run_nodes(nodes: &[RunNode]) -> String {
         let _ = writeln!(out, "  {} {}{held}{message}", node.name, node.state);
         for task in &node.tasks {
             let report = task.report.clone().unwrap_or_default();
-            let _ = writeln!(out, "    {:<11} {:>9}  {}{}", outcome(&report), took(&report), task.id, tail(&report));
+            let by = if task.delegate.is_empty() { String::new() } else { format!(" on {}", task.delegate) };
+            let _ =
+                writeln!(out, "    {:<11} {:>9}  {}{by}{}", outcome(&report), took(&report), task.id, tail(&report));
         }
     }
     out

@@ -64,12 +64,19 @@ fn segment_lines(out: &mut String, plan: &Snapshot, number: usize, segment: &Seg
             segment.nodes.iter().filter_map(|i| plan.nodes.get(*i as usize)).map(|node| node.name.as_str()).collect();
         format!(" on {}", names[..names.len().min(NAMES)].join(" "))
     };
+    let by = match segment.delegates.first().and_then(|first| plan.delegates.get(*first as usize)) {
+        Some(first) if segment.delegates.iter().all(|by| Some(by) == segment.delegates.first()) => {
+            format!(", done by {}, {} at once", first.name, segment.throttle)
+        }
+        Some(first) => format!(", done by {} and others, {} at once on each", first.name, segment.throttle),
+        None => String::new(),
+    };
     let waits = if segment.reads_shared.is_empty() {
         String::new()
     } else {
         format!(", after {}", segment.reads_shared.join(", "))
     };
-    let _ = writeln!(out, "  segment {}{who}{waits}", number + 1);
+    let _ = writeln!(out, "  segment {}{who}{by}{waits}", number + 1);
     for task in &segment.tasks {
         if let Some(gate) = &task.gate {
             gate_line(out, gate);

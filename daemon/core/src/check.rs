@@ -7,9 +7,9 @@ use lockstep_apis::v1alpha::{LockRequest, Run, RunOptions, Serialize, Targets, T
 use lockstep_apis::violation::of_field;
 
 use crate::concurrency;
-use crate::expression::Expression;
+use crate::expression::{Expression, Text};
 use crate::parameters::BookTexts;
-use crate::references::Root;
+use crate::references::{References, Root};
 
 pub(crate) mod gate;
 pub(crate) mod inputs;
@@ -105,15 +105,23 @@ pub(crate) fn rollout(given: &Serialize, field: &str, violations: &mut Vec<Viola
 fn only(source: &str, field: &str, violations: &mut Vec<Violation>) {
     match Expression::parse(source) {
         Err(error) => violations.push(of_field("Expression", field, error.to_string())),
-        Ok(expression) => {
-            let others = expression.references().iter().find(|r| !matches!(r.root, Root::Node | Root::Facts));
-            if let Some(other) = others {
-                let message = format!(
-                    "reads `{other}`: only `node` and `facts` are known where nodes are chosen and put in order"
-                );
-                violations.push(of_field("Reference", field, message));
-            }
-        }
+        Ok(expression) => unless_other(expression.references(), field, violations),
+    }
+}
+
+/// Parses the expressions inside a text, over `node` and `facts` alone.
+pub(crate) fn only_in_text(source: &str, field: &str, violations: &mut Vec<Violation>) {
+    match Text::parse(source) {
+        Err(error) => violations.push(of_field("Expression", field, error.to_string())),
+        Ok(text) => unless_other(text.references(), field, violations),
+    }
+}
+
+fn unless_other(references: &References, field: &str, violations: &mut Vec<Violation>) {
+    if let Some(other) = references.iter().find(|r| !matches!(r.root, Root::Node | Root::Facts)) {
+        let message =
+            format!("reads `{other}`: only `node` and `facts` are known where nodes are chosen and put in order");
+        violations.push(of_field("Reference", field, message));
     }
 }
 

@@ -17,6 +17,7 @@ use crate::check::tasks::{Checked, CheckedTask};
 use crate::parameters::BookTexts;
 use crate::references::{References, Root};
 
+mod delegate;
 mod gate;
 mod order;
 mod retry;
@@ -142,15 +143,21 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
         given => given,
     };
     let labels = labels_read(&checked);
-    let nodes: Vec<SnapshotNode> =
+    let addresses = checked.tasks.iter().any(reads_addresses_elsewhere);
+    let mut nodes: Vec<SnapshotNode> =
         chosen.iter().map(|node| snapshot_node(node, on_unreachable, labels.as_ref())).collect();
-    let (groups, segments) = segments::cut(&checked, &sources.options, &inventory, &chosen, &nodes)?;
+    let cluster = segments::Nodes { inventory: &inventory, chosen: &chosen, on_unreachable };
+    let segments::Cut { groups, segments, delegates } = segments::cut(&checked, &sources.options, &cluster, &nodes)?;
+    if addresses {
+        nodes.iter_mut().zip(&chosen).for_each(|(node, of)| node.addresses = of.addresses());
+    }
     let mut snapshot = Snapshot {
         book_name: admission.book.map(|book| name_of(book.metadata.as_ref())).unwrap_or_default(),
         book_generation: admission.book.and_then(|book| book.metadata.as_ref()).map_or(0, |own| own.generation),
         nodes,
         groups,
         segments,
+        delegates,
         locks: sources.locks.to_vec(),
         approval: sources.approval,
         inputs,
@@ -313,10 +320,18 @@ fn labels_read(checked: &Checked<'_>) -> Option<BTreeSet<String>> {
                 labels.insert(label.clone());
             }
             (Root::Node, None | Some("labels"), _) => return None,
+
             _ => {}
         }
     }
     Some(labels)
+}
+
+/// Whether a task that another node does reads addresses of the one that it is done for.
+fn reads_addresses_elsewhere(task: &CheckedTask<'_>) -> bool {
+    let mut references = task.references.iter().filter(|reference| reference.root == Root::Node);
+    task.task.delegate_to.is_some()
+        && references.any(|reference| reference.path.first().is_none_or(|field| field == "addresses"))
 }
 
 fn snapshot_node(
@@ -330,7 +345,8 @@ fn snapshot_node(
         kept.retain(|label, _| labels.contains(label));
     }
     let early = early_end(node, on_unreachable);
-    SnapshotNode { uid: metadata.uuid, name: metadata.name, labels: kept, early: early.into() }
+    let (uid, name) = (metadata.uuid, metadata.name);
+    SnapshotNode { uid, name, labels: kept, early: early.into(), ..SnapshotNode::default() }
 }
 
 fn early_end(node: &AdmissionNode<'_>, on_unreachable: OnUnreachable) -> EarlyEnd {

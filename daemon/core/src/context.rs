@@ -25,6 +25,7 @@ pub struct Context {
 #[derive(Clone, Debug, Default)]
 struct Fixed {
     node: Option<Value>,
+    delegate: Option<Value>,
     facts: Option<Facts>,
     vars: Option<Value>,
     inputs: Option<Value>,
@@ -55,6 +56,14 @@ fn labels_value(labels: &BTreeMap<String, String>) -> Value {
     Value::map(labels.iter().map(|(key, value)| (key.as_str(), Value::text(value.as_str()))))
 }
 
+fn node_value(name: &str, labels: &BTreeMap<String, String>, addresses: &[String]) -> Value {
+    Value::map([
+        ("name", Value::text(name)),
+        ("labels", labels_value(labels)),
+        ("addresses", Value::list(addresses.iter().map(|address| Value::text(address.as_str())))),
+    ])
+}
+
 impl Context {
     /// Knows no name yet: each must be given. A name that was not given is an error that says so.
     pub fn new() -> Self {
@@ -68,12 +77,14 @@ impl Context {
 
     /// `node`.
     pub fn with_node(self, name: &str, labels: &BTreeMap<String, String>, addresses: &[String]) -> Self {
-        let node = Value::map([
-            ("name", Value::text(name)),
-            ("labels", labels_value(labels)),
-            ("addresses", Value::list(addresses.iter().map(|address| Value::text(address.as_str())))),
-        ]);
+        let node = node_value(name, labels, addresses);
         self.with(|fixed| fixed.node = Some(node))
+    }
+
+    /// `delegate`: who does it, where that is not `node`.
+    pub fn with_delegate(self, name: &str, labels: &BTreeMap<String, String>, addresses: &[String]) -> Self {
+        let node = node_value(name, labels, addresses);
+        self.with(|fixed| fixed.delegate = Some(node))
     }
 
     /// `facts`, known already.
@@ -174,6 +185,7 @@ impl Context {
         let fixed = &self.fixed;
         let value = match root {
             Root::Node => fixed.node.as_ref(),
+            Root::Delegate => fixed.delegate.as_ref(),
             Root::Facts => fixed.facts.as_ref().map(|facts| facts.gathered.get_or_init(|| (facts.gather)())),
             Root::Vars => fixed.vars.as_ref(),
             Root::Inputs => fixed.inputs.as_ref(),

@@ -108,7 +108,8 @@ pub fn phase(run: &RunState, waiting: &[Waiting]) -> RunPhase {
 /// Names of nodes that hold a place.
 pub fn held_nodes(run: &RunState) -> Vec<String> {
     let Some(plan) = run.plan() else { return Vec::new() };
-    let mut names: Vec<String> = run.places().iter().map(|(_, node, _)| plan.name(*node).to_owned()).collect();
+    let mut names: Vec<String> =
+        run.places().iter().map(|(segment, node, _)| plan.doer_name(*segment, *node).to_owned()).collect();
     names.sort();
     names.dedup();
     names

@@ -188,14 +188,14 @@ pub fn forgotten<'w>(
 pub fn release(world: &World, run: &str, node: &str, by: &str, now_ms: u64) -> Result<Commit, Refusal> {
     let run = world.run(run).ok_or(Refusal::Unknown)?;
     let plan = run.plan().ok_or(Refusal::NothingHeld)?;
-    let index = plan.node(node).ok_or(Refusal::NothingHeld)?;
     let verdict = Verdict {
         r#type: VerdictType::Released.into(),
         at_ms: now_ms,
         by: by.to_owned(),
         message: format!("released by {by}"),
     };
-    let held = run.places().iter().filter(|(_, holder, _)| *holder == index);
+    // Its own, and those that it has for others.
+    let held = run.places().iter().filter(|(segment, of, _)| plan.doer_uid(*segment, *of) == node);
     let commit = held.fold(Commit::new(), |commit, &(segment, node, number)| {
         let attempt = run.attempt_of(plan, segment, node, number);
         let Some(state) = run.attempt(&attempt) else { return commit };

@@ -30,11 +30,13 @@ pub enum Root {
     File,
     /// Results of a health gate's checks, by id.
     Checks,
+    /// The node that does a task for another: name, labels, addresses.
+    Delegate,
 }
 
 impl Root {
     /// All of them.
-    pub const ALL: [Root; 11] = [
+    pub const ALL: [Root; 12] = [
         Root::Node,
         Root::Facts,
         Root::Vars,
@@ -46,6 +48,7 @@ impl Root {
         Root::Result,
         Root::File,
         Root::Checks,
+        Root::Delegate,
     ];
 
     /// As it is written.
@@ -62,6 +65,7 @@ impl Root {
             Root::Result => "result",
             Root::File => "file",
             Root::Checks => "checks",
+            Root::Delegate => "delegate",
         }
     }
 

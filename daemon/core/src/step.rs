@@ -19,6 +19,7 @@ mod admission;
 mod closing;
 mod lock_objects;
 mod locks;
+mod open;
 mod rollout;
 mod status;
 mod turns;

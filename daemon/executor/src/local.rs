@@ -186,6 +186,15 @@ fn refuse_other_nodes(book: &TaskBook) -> Result<(), LocalError> {
 }
 
 fn elsewhere(index: usize, task: &Task) -> Option<Violation> {
+    if task.delegate_to.is_some() {
+        return Some(Violation {
+            reason: "NeedsCluster".to_owned(),
+            field: format!("spec.tasks[{index}].delegateTo"),
+            message: "is done by another node, and a local run knows this machine only: run the book in a cluster"
+                .to_owned(),
+            ..Violation::default()
+        });
+    }
     task.targets.as_ref().filter(|targets| !targets.all || targets.exclude.is_some())?;
     Some(Violation {
         reason: "NeedsCluster".to_owned(),

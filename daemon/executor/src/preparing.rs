@@ -28,7 +28,7 @@ pub(crate) struct Prepared<'w> {
 #[derive(Debug)]
 pub(crate) struct Preparation<'w> {
     pub tasks: Vec<Prepared<'w>>,
-    /// What is read of facts and node; of the rest it matters to nobody.
+    /// What is read of facts, node and delegate; of the rest it matters to nobody.
     references: References,
 }
 
@@ -62,7 +62,7 @@ impl<'w> Preparation<'w> {
     ) -> Self {
         let mut references = References::default();
         let mut note = |read: &References| {
-            references.extend_if(read, |reference| matches!(reference.root, Root::Facts | Root::Node));
+            references.extend_if(read, |reference| matches!(reference.root, Root::Facts | Root::Node | Root::Delegate));
         };
         let prepare = |task: &'w CompiledTask| {
             let gate = task.gate.as_ref().map(|gate| Gate::of(gate, &mut TemplateCache::new()));

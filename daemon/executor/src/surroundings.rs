@@ -12,10 +12,17 @@ use crate::preparing::Preparation;
 /// The names and values of this work, on this machine.
 pub(crate) fn context(work: &Work, host: &Arc<Host>, prepared: &Preparation<'_>) -> Context {
     let wanted = prepared.facts();
-    let addresses = if prepared.reads(Root::Node, "addresses") { addresses(host) } else { Vec::new() };
+    let own = if work.delegate.is_some() { Root::Delegate } else { Root::Node };
+    let addresses = if prepared.reads(own, "addresses") { addresses(host) } else { Vec::new() };
     let host = Arc::clone(host);
-    Context::new()
-        .with_node(&work.node_name, &work.node_labels, &addresses)
+    let context = match &work.delegate {
+        None => Context::new().with_node(&work.node_name, &work.node_labels, &addresses),
+        // This machine does it; the node is the one that it is done for.
+        Some(delegate) => Context::new()
+            .with_node(&work.node_name, &work.node_labels, &work.node_addresses)
+            .with_delegate(&delegate.name, &delegate.labels, &addresses),
+    };
+    context
         .with_lazy_facts(move || facts(&host, &wanted))
         .with_variables(&work.variables)
         .with_inputs(&work.inputs)

@@ -184,7 +184,8 @@ impl runs_server::Runs for RunsApi {
         let request = RunRequest { namespace, name };
         let uid_of = |run: &RunState| {
             let plan = run.plan()?;
-            let found = plan.snapshot.nodes.iter().find(|known| known.name == node)?;
+            // Delegates hold places, too, and need not be among the Run's nodes.
+            let found = plan.snapshot.nodes.iter().chain(&plan.snapshot.delegates).find(|known| known.name == node)?;
             Some(found.uid.clone())
         };
         let decide = |world: &World, run: &RunState| {

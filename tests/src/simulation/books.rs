@@ -1,8 +1,9 @@
-//! Random Runs: groups, windows, barriers, subsets, locks, limits, priorities; and how each task will end.
+//! Random Runs: groups, their order, windows, barriers, subsets, delegates, gates, locks, limits, priorities; and how
+//! each task will end.
 
 use lockstep_apis::v1alpha::{
-    Approval, CompiledTask, Concurrency, ConcurrencyPolicy, EarlyEnd, Group, LockMode, LockRequest, Metadata,
-    OnFailure, OnInterrupt, Outcome, Run, RunSpec, Segment, Snapshot, SnapshotNode, Window,
+    Approval, CompiledGate, CompiledTask, Concurrency, ConcurrencyPolicy, EarlyEnd, Group, LockMode, LockRequest,
+    Metadata, OnFailure, OnInterrupt, Outcome, Run, RunSpec, Segment, Snapshot, SnapshotNode, Window,
 };
 
 use super::random::Random;
@@ -31,6 +32,7 @@ impl Book {
             run_name: format!("run{at}"),
             namespace: "sim".into(),
             nodes: (0..nodes).map(|node| sim_node(random, node)).collect(),
+            delegates: (0..nodes).map(named_node).collect(),
             timeout_ms: if random.chance(250) { random.between(4_000, 12_000) } else { random.between(30_000, 60_000) },
             grace_ms: random.between(50, 1000),
             priority: if random.chance(400) { random.between(1, 3) as i32 } else { 0 },
@@ -72,9 +74,10 @@ impl Book {
         self.run.spec.as_ref()?.concurrency.as_ref()
     }
 
-    /// How a task ends on a node if nothing cuts it, and after how many milliseconds. The same at every attempt.
-    pub(crate) fn ends(&self, node: usize, task: u32) -> (Outcome, u64) {
-        let mut random = Random::new(self.seed ^ (node as u64) << 32 ^ u64::from(task));
+    /// How a task ends for a node if nothing cuts it, and after how many milliseconds. The same at every attempt.
+    pub(crate) fn ends(&self, for_node: &str, task: u32) -> (Outcome, u64) {
+        let node: u64 = for_node[1..].parse().expect("nodes are named n0, n1, …");
+        let mut random = Random::new(self.seed ^ node << 32 ^ u64::from(task));
         let outcome = match random.chance(self.fails) {
             true => Outcome::Failed,
             false => *random.pick(&[Outcome::Ok, Outcome::Changed]),
@@ -96,7 +99,11 @@ fn sim_node(random: &mut Random, node: usize) -> SnapshotNode {
         2 => EarlyEnd::UnreachableFailed,
         _ => EarlyEnd::Unspecified,
     };
-    SnapshotNode { uid: node_uid(node), name: format!("node{node}"), early: early.into(), ..Default::default() }
+    SnapshotNode { early: early.into(), ..named_node(node) }
+}
+
+fn named_node(node: usize) -> SnapshotNode {
+    SnapshotNode { uid: node_uid(node), name: format!("node{node}"), ..Default::default() }
 }
 
 fn add_group(random: &mut Random, snapshot: &mut Snapshot, all: &[u32]) {
@@ -104,16 +111,24 @@ fn add_group(random: &mut Random, snapshot: &mut Snapshot, all: &[u32]) {
     if members.is_empty() {
         members = all.to_vec();
     }
+    if random.chance(300) {
+        // In an order of its own.
+        (1..members.len()).rev().for_each(|at| members.swap(at, random.below(at + 1)));
+    }
     let size = if random.chance(300) { members.len() } else { random.between(1, 3) as usize };
     let first_segment = snapshot.segments.len() as u32;
     let segments = if random.chance(500) { 1 } else { random.between(2, 3) };
     for _ in 0..segments {
         add_segment(random, snapshot, &members);
     }
+    if random.chance(300) {
+        add_gate(snapshot, first_segment as usize);
+    }
+    let segments = snapshot.segments.len() as u32 - first_segment;
     snapshot.groups.push(Group {
         windows: members.chunks(size).map(|nodes| Window { nodes: nodes.to_vec(), size: size as u32 }).collect(),
         first_segment,
-        segment_count: segments as u32,
+        segment_count: segments,
         max_failures: if random.chance(600) { 0 } else { random.between(1, 2) as u32 },
         on_failure: random
             .pick(&[OnFailure::StopNow, OnFailure::FinishWindow, OnFailure::Unspecified])
@@ -136,5 +151,34 @@ fn add_segment(random: &mut Random, snapshot: &mut Snapshot, members: &[u32]) {
     let all_of_window = random.chance(750);
     let nodes =
         if all_of_window { Vec::new() } else { members.iter().copied().filter(|_| random.chance(500)).collect() };
-    snapshot.segments.push(Segment { tasks, nodes, all_of_window, ..Default::default() });
+    let mut segment = Segment { tasks, nodes, all_of_window, ..Default::default() };
+    if random.chance(200) {
+        delegate(random, &mut segment, members, snapshot.delegates.len());
+    }
+    snapshot.segments.push(segment);
+}
+
+/// Done by others: by one for all, or by anybody for each.
+fn delegate(random: &mut Random, segment: &mut Segment, members: &[u32], nodes: usize) {
+    if std::mem::take(&mut segment.all_of_window) {
+        segment.nodes = members.to_vec();
+    }
+    let one = random.chance(500).then(|| random.below(nodes) as u32);
+    segment.delegates = segment.nodes.iter().map(|_| one.unwrap_or_else(|| random.below(nodes) as u32)).collect();
+    segment.throttle = random.between(1, 3) as u32;
+}
+
+/// Behind all tasks of the group, for every node of a window.
+fn add_gate(snapshot: &mut Snapshot, first_segment: usize) {
+    let index = snapshot.segments.iter().map(|segment| segment.tasks.len() as u32).sum::<u32>();
+    if snapshot.segments[first_segment..].last().is_none_or(|last| !last.all_of_window) {
+        snapshot.segments.push(Segment { all_of_window: true, ..Default::default() });
+    }
+    let gate = CompiledTask {
+        index,
+        on_interrupt: OnInterrupt::Rerun.into(),
+        gate: Some(CompiledGate::default()),
+        ..Default::default()
+    };
+    snapshot.segments.last_mut().expect("made above").tasks.push(gate);
 }

@@ -137,9 +137,25 @@ fn rollout(task: &Task, index: usize, serialized: bool, violations: &mut Vec<Vio
     if let Some(targets) = &task.targets {
         super::targets(targets, &field_of(index, ".targets"), violations);
     }
+    delegation(task, index, violations);
     if is_secret(task) && task.id.is_empty() && task.name.is_empty() {
         let message = "keeps a secret that nothing can read: give the task an `id`";
         violations.push(of_field("Required", field_of(index, ".id"), message));
+    }
+}
+
+fn delegation(task: &Task, index: usize, violations: &mut Vec<Violation>) {
+    let Some(given) = &task.delegate_to else {
+        if task.throttle > 0 {
+            let message = "limits what is done at once on a delegate: give `delegateTo`, too, or leave it out";
+            violations.push(of_field("Throttle", field_of(index, ".throttle"), message));
+        }
+        return;
+    };
+    let field = field_of(index, ".delegateTo");
+    super::targets(given, &field, violations);
+    for (at, name) in given.nodes.iter().enumerate() {
+        super::only_in_text(name, &format!("{field}.nodes[{at}]"), violations);
     }
 }
 
@@ -227,9 +243,18 @@ impl Book<'_, '_> {
                 Some(format!("reads `inputs.{name}`, which the book does not declare: {hint}"))
             }
             Root::Node => unknown_field(reference, first?, &["name", "labels", "addresses"]),
+            Root::Delegate => self.wrong_delegate(own, reference),
             Root::Run => unknown_field(reference, first?, &["name", "namespace", "uid"]),
             _ => None,
         }
+    }
+
+    fn wrong_delegate(&self, own: Option<usize>, reference: &Reference) -> Option<String> {
+        if own.is_none_or(|own| self.tasks[own].task.delegate_to.is_none()) {
+            let message = "`delegate` is not known here: only a task with `delegateTo` is done by another node";
+            return Some(message.to_owned());
+        }
+        unknown_field(reference, reference.path.first()?, &["name", "labels", "addresses"])
     }
 
     /// `results.x` and `shared.x` name an earlier task; `shared` one that a single node does.

@@ -153,6 +153,26 @@ fn each_mistake_is_named_with_its_field_and_what_to_do() {
             "SecretExposed spec.runOptions.serialize.gate.check[0].command.query.argv: puts the secret `results.t.stdout`",
         ),
         (
+            "  tasks: [{name: a, command.run: {argv: [x]}, throttle: 2}]",
+            "Throttle spec.tasks[0].throttle: limits what is done at once on a delegate: give `delegateTo`",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, delegateTo: {where: vars.x}}]",
+            "Reference spec.tasks[0].delegateTo.where: reads `vars.x`: only `node` and `facts` are known",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, delegateTo: {nodes: [\"${{ vars.lb }}\"]}}]",
+            "Reference spec.tasks[0].delegateTo.nodes[0]: reads `vars.lb`: only `node` and `facts` are known",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [\"${{ delegate.name }}\"]}}]",
+            "`delegate` is not known here: only a task with `delegateTo` is done by another node",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [\"${{ delegate.nmae }}\"]}, delegateTo: {nodes: [lb]}}]",
+            "reads `delegate.nmae`, which is not there: did you mean `name`?",
+        ),
+        (
             "  inputs: {version: {type: string}}\n  tasks: [{name: a, command.run: {argv: [\"${{ inputs.vresion }}\"]}}]",
             "reads `inputs.vresion`, which the book does not declare: did you mean `version`?",
         ),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lockstep_apis::v1alpha::{Group, OnUnreachable, RunOptions, Segment, Snapshot};
 
-use super::{Admission, AdmissionNode, Rejection, Retry, describe, early_end, targets};
+use super::{Admission, AdmissionNode, Rejection, Retry, delegate, describe, early_end, targets};
 
 pub(super) fn compile(admission: &Admission<'_>) -> Result<Snapshot, Rejection> {
     let retry = admission.retry.as_ref().expect("invariant: only called for a retry");
@@ -16,6 +16,7 @@ pub(super) fn compile(admission: &Admission<'_>) -> Result<Snapshot, Rejection> 
         return Err(Rejection::new("NoTargets", message));
     }
     keep_work(&mut snapshot, &places);
+    judge_delegates(&mut snapshot, admission)?;
     snapshot.shared.extend(retry.shared.clone());
     snapshot.sealed_shared.extend(retry.sealed_shared.clone());
     let (timeout_ms, grace_ms) = (snapshot.timeout_ms, snapshot.grace_ms);
@@ -42,6 +43,28 @@ fn keep_nodes(snapshot: &mut Snapshot, admission: &Admission<'_>, retry: &Retry<
     places
 }
 
+/// Those who do work for others must be able to, now as then.
+fn judge_delegates(snapshot: &mut Snapshot, admission: &Admission<'_>) -> Result<(), Rejection> {
+    let on_unreachable = OnUnreachable::try_from(snapshot.on_unreachable).unwrap_or_default();
+    for segment in &snapshot.segments {
+        let task =
+            segment.tasks.first().map_or("", |task| if task.name.is_empty() { &task.action } else { &task.name });
+        for delegate in &segment.delegates {
+            let Some(known) = snapshot.delegates.get_mut(*delegate as usize) else { continue };
+            let is_it = |node: &&AdmissionNode<'_>| {
+                node.node.metadata.as_ref().is_some_and(|metadata| metadata.uuid == known.uid)
+            };
+            let Some(present) = admission.nodes.iter().find(is_it) else {
+                let message = format!("the task `{task}` is delegated to {}, which is gone", known.name);
+                return Err(Rejection::new("UnknownNode", message));
+            };
+            delegate::usable(present, on_unreachable, task)?;
+            known.name = targets::name(present).to_owned();
+        }
+    }
+    Ok(())
+}
+
 /// Leaves the windows and segments in which one of the nodes is.
 fn keep_work(snapshot: &mut Snapshot, places: &BTreeMap<u32, u32>) {
     let moved = |nodes: &[u32]| nodes.iter().filter_map(|node| places.get(node).copied()).collect::<Vec<u32>>();
@@ -53,8 +76,10 @@ fn keep_work(snapshot: &mut Snapshot, places: &BTreeMap<u32, u32>) {
         let first = segments.len() as u32;
         for segment in snapshot.segments.get(range).unwrap_or_default() {
             let nodes = moved(&segment.nodes);
+            let beside = segment.nodes.iter().zip(&segment.delegates).filter(|(node, _)| places.contains_key(node));
+            let delegates = beside.map(|(_, delegate)| *delegate).collect();
             if !group.windows.is_empty() && (segment.all_of_window || !nodes.is_empty()) {
-                segments.push(Segment { nodes, ..segment.clone() });
+                segments.push(Segment { nodes, delegates, ..segment.clone() });
             }
         }
         group.first_segment = first;

@@ -4,9 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use lockstep_apis::v1alpha::{CompiledRetries, CompiledTask, OnInterrupt, Retries, Serialize, SnapshotNode};
+use lockstep_apis::v1alpha::{
+    CompiledRetries, CompiledTask, OnInterrupt, OnUnreachable, Retries, Serialize, SnapshotNode, Targets,
+};
 use lockstep_apis::{duration, params};
 
+use super::delegate::{self, Choosing, Delegates};
 use super::targets::{self, Inventory};
 use super::{AdmissionNode, CheckedTask, EarlyEnd, Group, Rejection, RunOptions, Segment, gate, order, windows};
 use crate::check;
@@ -23,16 +26,31 @@ const RETRIES: u32 = 3;
 /// Default of `retries.interval`, in milliseconds.
 const RETRY_INTERVAL_MS: u64 = 5000;
 
-/// Groups and segments of a Run whose nodes are `chosen` and, in the same order, `nodes`.
+/// What a Run's tasks become.
+#[derive(Default)]
+pub(super) struct Cut {
+    pub(super) groups: Vec<Group>,
+    pub(super) segments: Vec<Segment>,
+    pub(super) delegates: Vec<SnapshotNode>,
+}
+
+/// The cluster, and the Run's nodes.
+pub(super) struct Nodes<'c> {
+    pub(super) inventory: &'c Inventory<'c>,
+    pub(super) chosen: &'c [AdmissionNode<'c>],
+    pub(super) on_unreachable: OnUnreachable,
+}
+
+/// Groups and segments of a Run whose nodes are, in the order in which they are chosen, `nodes`.
 pub(super) fn cut(
     checked: &Checked<'_>,
     options: &RunOptions,
-    inventory: &Inventory<'_>,
-    chosen: &[AdmissionNode<'_>],
+    cluster: &Nodes<'_>,
     nodes: &[SnapshotNode],
-) -> Result<(Vec<Group>, Vec<Segment>), Rejection> {
+) -> Result<Cut, Rejection> {
     let tasks = &checked.tasks;
-    let cutting = Cutting { read: Read::of(checked), inventory, chosen, nodes };
+    let mut delegates = Delegates::default();
+    let cutting = Cutting { read: Read::of(checked), cluster, nodes };
     let all: Vec<u32> = (0..nodes.len() as u32).collect();
     let (mut groups, mut segments) = (Vec::new(), Vec::new());
     for range in ranges(tasks, options) {
@@ -47,7 +65,7 @@ pub(super) fn cut(
         let members = cutting.in_order(serialize, members)?;
         let mut group = windows::group(serialize, options, &members)?;
         group.first_segment = segments.len() as u32;
-        cutting.segments(&tasks[range.clone()], range.start, own.is_some(), &members, &mut segments)?;
+        cutting.segments(&tasks[range.clone()], range.start, own.is_some(), &members, &mut segments, &mut delegates)?;
         if let Some(gate) = serialize.and_then(|serialize| serialize.gate.as_ref()) {
             let mut own = segments.split_off(group.first_segment as usize);
             gate::close(gate, groups.len() as u32, &mut own);
@@ -59,7 +77,7 @@ pub(super) fn cut(
         group.segment_count = segments.len() as u32 - group.first_segment;
         groups.push(group);
     }
-    Ok((groups, segments))
+    Ok(Cut { groups, segments, delegates: delegates.nodes })
 }
 
 /// Which tasks are one group: all if the book is serialized, else each serialized task alone and the rest between.
@@ -101,10 +119,14 @@ fn reads(segment: &mut Segment, references: &References) {
     }
 }
 
+/// How a task is called in refusals.
+fn called<'t>(own: &CheckedTask<'t>) -> &'t str {
+    if own.task.name.is_empty() { &own.task.action } else { &own.task.name }
+}
+
 struct Cutting<'c> {
     read: Read,
-    inventory: &'c Inventory<'c>,
-    chosen: &'c [AdmissionNode<'c>],
+    cluster: &'c Nodes<'c>,
     nodes: &'c [SnapshotNode],
 }
 
@@ -116,13 +138,19 @@ impl Cutting<'_> {
         group_of_one: bool,
         members: &[u32],
         segments: &mut Vec<Segment>,
+        delegates: &mut Delegates,
     ) -> Result<(), Rejection> {
         let mut open = false;
         for (offset, own) in tasks.iter().enumerate() {
-            let apart = own.task.run_once || (own.task.targets.is_some() && !group_of_one);
+            let delegated = own.task.delegate_to.as_ref();
+            let apart = own.task.run_once || (own.task.targets.is_some() && !group_of_one) || delegated.is_some();
             if !open || apart || own.task.sync {
                 let nodes = if apart { self.doers(own, members)? } else { Vec::new() };
-                segments.push(Segment { nodes, all_of_window: !apart, ..Segment::default() });
+                let mut segment = Segment { nodes, all_of_window: !apart, ..Segment::default() };
+                if let Some(given) = delegated {
+                    self.delegate(own, given, &mut segment, delegates)?;
+                }
+                segments.push(segment);
             }
             open = !apart;
             let segment = segments.last_mut().expect("invariant: the first task opens a segment");
@@ -135,9 +163,30 @@ impl Cutting<'_> {
     /// The members of a group in the order in which they go.
     fn in_order(&self, serialize: Option<&Serialize>, members: Vec<u32>) -> Result<Vec<u32>, Rejection> {
         let Some(serialize) = serialize.filter(|serialize| !serialize.order_by.is_empty()) else { return Ok(members) };
-        let mut nodes = members.into_iter().map(|node| (self.chosen[node as usize], node)).collect();
+        let mut nodes = members.into_iter().map(|node| (self.cluster.chosen[node as usize], node)).collect();
         order::sort(&serialize.order_by, &mut nodes)?;
         Ok(nodes.into_iter().map(|(_, node)| node).collect())
+    }
+
+    /// Who does a task for the nodes of its segment, and what of their results it is given.
+    fn delegate(
+        &self,
+        own: &CheckedTask<'_>,
+        given: &Targets,
+        segment: &mut Segment,
+        delegates: &mut Delegates,
+    ) -> Result<(), Rejection> {
+        let for_nodes: Vec<AdmissionNode<'_>> =
+            segment.nodes.iter().map(|node| self.cluster.chosen[*node as usize]).collect();
+        let choosing = Choosing {
+            inventory: self.cluster.inventory,
+            on_unreachable: self.cluster.on_unreachable,
+            task: called(own),
+        };
+        segment.delegates = delegates.of(given, &for_nodes, &choosing)?;
+        segment.throttle = if own.task.throttle == 0 { delegate::THROTTLE } else { own.task.throttle };
+        segment.reads_results = own.references.results().map(str::to_owned).collect();
+        Ok(())
     }
 
     /// The nodes of a task that not every node does.
@@ -158,12 +207,12 @@ impl Cutting<'_> {
     /// The Run's nodes that a task's own targets mean.
     fn targeted(&self, own: &CheckedTask<'_>) -> Result<Vec<u32>, Rejection> {
         let given = own.task.targets.clone().unwrap_or_default();
-        let called = if own.task.name.is_empty() { &own.task.action } else { &own.task.name };
+        let called = called(own);
         if check::is_unsaid_all(&given) {
             let field = format!("the targets of the task `{called}`");
             return Err(Rejection::of("NoTargets", vec![check::no_targets(&field)]));
         }
-        let chosen = self.inventory.choose(&given, self.chosen).map_err(|mut rejection| {
+        let chosen = self.cluster.inventory.choose(&given, self.cluster.chosen).map_err(|mut rejection| {
             rejection.message = format!("the task `{called}`: {}", rejection.message);
             rejection
         })?;

@@ -182,13 +182,16 @@ fn holds(condition: Option<&Expression>, node: &AdmissionNode<'_>) -> Result<boo
 
 /// What an expression over `node` and `facts` comes to for a node. `None`: it reads facts, and the node never said any.
 pub(super) fn on_node(expression: &Expression, node: &AdmissionNode<'_>) -> Option<Result<Value, EvaluationError>> {
-    let metadata = node.node.metadata.clone().unwrap_or_default();
-    let status = node.node.status.as_ref();
-    let facts = status.and_then(|status| status.facts.clone()).unwrap_or_else(Value::null);
-    if facts.is_null() && expression.references().uses(Root::Facts) {
+    let silent = node.node.status.as_ref().is_none_or(|status| status.facts.as_ref().is_none_or(Value::is_null));
+    if silent && expression.references().uses(Root::Facts) {
         return None;
     }
-    let addresses = status.map_or(&[][..], |status| &status.addresses);
-    let context = Context::new().with_node(&metadata.name, &metadata.labels, addresses).with_facts(facts);
-    Some(expression.evaluate(&context))
+    Some(expression.evaluate(&context(node)))
+}
+
+/// What is known of a node without asking it: `node`, and `facts` as it last said them.
+pub(super) fn context(node: &AdmissionNode<'_>) -> Context {
+    let metadata = node.node.metadata.clone().unwrap_or_default();
+    let facts = node.node.status.as_ref().and_then(|status| status.facts.clone()).unwrap_or_else(Value::null);
+    Context::new().with_node(&metadata.name, &metadata.labels, &node.addresses()).with_facts(facts)
 }

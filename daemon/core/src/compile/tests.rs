@@ -102,6 +102,12 @@ fn transcript(snapshot: &Snapshot) -> String {
         let range = group.first_segment as usize..(group.first_segment + group.segment_count) as usize;
         for segment in &snapshot.segments[range] {
             let who = if segment.all_of_window { "all".to_owned() } else { names(&segment.nodes) };
+            let by: Vec<&str> =
+                segment.delegates.iter().map(|by| snapshot.delegates[*by as usize].name.as_str()).collect();
+            let who = match by.as_slice() {
+                [] => who,
+                by => format!("{who} by {}, {} at once", by.join(" "), segment.throttle),
+            };
             let tasks: Vec<String> = segment
                 .tasks
                 .iter()
@@ -200,6 +206,89 @@ fn order_by_says_who_goes_first_and_equals_go_by_name() {
         "InvalidOrderBy: `orderBy: facts.cpu` puts the node `n1` nowhere: it is a map, and must be a number or a text"
     );
     assert!(order("facts.cpu.cuont").starts_with("InvalidOrderBy: `orderBy: facts.cpu.cuont` puts the node `n1`"));
+}
+
+/// Refused, or the transcript, for a task `d` with this `delegateTo`.
+fn delegated(cluster: &Cluster, to: &str) -> String {
+    let spec = format!(
+        "  targets: {{selector: role=web}}\n  tasks: [{{name: a, time.sleep: 1s}}, {{name: d, delegateTo: {to}, \
+         command.run: {{argv: [\"${{{{ node.name }}}}\"]}}}}, {{name: b, time.sleep: 1s}}]"
+    );
+    of(cluster, &spec)
+}
+
+#[test]
+fn a_delegated_task_is_a_segment_for_each_node_done_by_another() {
+    let one = delegated(&cluster(5), "{nodes: [n4]}");
+    let group = "all at once, StopNow after 0: 3[n1 n3 n5]";
+    assert_eq!(one, format!("{group}\n  all: a\n  n1 n3 n5 by n4 n4 n4, 8 at once: d\n  all: b"));
+    // Each its own: what names it is known of the node that it is for.
+    let each = delegated(&cluster(5), "{nodes: [\"n${{ 6 - facts.cpu.count }}\"]}");
+    assert_eq!(each, format!("{group}\n  all: a\n  n1 n3 n5 by n5 n3 n1, 8 at once: d\n  all: b"));
+    // The first that can.
+    let first = delegated(&cluster(5).cordoned(2), "{selector: role=db, limit: 1}");
+    assert!(first.contains("n1 n3 n5 by n4 n4 n4"), "{first}");
+}
+
+#[test]
+fn a_delegate_that_cannot_do_it_is_a_reason_to_refuse() {
+    let table = [
+        (cluster(5), "{nodes: [n9]}", "UnknownNode: the task `d`: delegateTo: targets names the node `n9`"),
+        (cluster(5), "{selector: role=lb}", "NoDelegate: the task `d` has nobody to do it for n1"),
+        (
+            cluster(5),
+            "{selector: role=db}",
+            "SeveralDelegates: the task `d` is delegated to 2 nodes for n1 (n2, n4), and one does it: name one",
+        ),
+        (
+            cluster(5).cordoned(4),
+            "{nodes: [n4]}",
+            "DelegateCordoned: the task `d` is delegated to n4, which is cordoned",
+        ),
+        (
+            cluster(5).down(4),
+            "{nodes: [n4]}",
+            "DelegateUnreachable: the task `d` is delegated to n4, which is not connected: start it, or say",
+        ),
+        (
+            cluster(5),
+            "{nodes: [\"${{ node.labels.lb }}\"]}",
+            "InvalidDelegate: the task `d`: `delegateTo` has no answer for n1: `${{ node.labels.lb }}`: it names no node",
+        ),
+    ];
+    for (cluster, to, expected) in table {
+        let found = delegated(&cluster, to);
+        assert!(found.starts_with(expected), "{to}: {found}");
+    }
+}
+
+#[test]
+fn a_retry_judges_its_delegates_anew() {
+    let cluster = cluster(4);
+    let spec = "  targets: {selector: role=web}\n  tasks: [{name: d, delegateTo: {nodes: [n4]}, time.sleep: 1s}]";
+    let first = cluster.compile(&run("  taskBooks: [web]"), Some(&book(spec))).unwrap();
+    let (none, sealed) = (BTreeMap::new(), BTreeMap::new());
+    let nodes = BTreeSet::from(["uid-n3".to_owned()]);
+    let retry = || Retry { snapshot: &first, nodes: &nodes, shared: &none, sealed_shared: &sealed };
+    let again = run("  taskBooks: [web]");
+    let snapshot = cluster.admit(&again, None, Some(retry())).unwrap();
+    assert_eq!(transcript(&snapshot), "all at once, StopNow after 0: 2[n3]\n  n3 by n4, 8 at once: d");
+    let rejection = cluster.cordoned(4).admit(&again, None, Some(retry())).unwrap_err();
+    assert_eq!(rejection.reason, "DelegateCordoned");
+}
+
+#[test]
+fn addresses_go_with_a_run_only_if_another_node_reads_them() {
+    let mut cluster = cluster(2);
+    cluster.nodes[0].0.status.as_mut().unwrap().addresses = vec!["10.0.0.1".to_owned()];
+    for (argv, kept) in [("node.addresses[0]", 1), ("node.name", 0)] {
+        let spec = format!(
+            "  targets: {{nodes: [n1]}}\n  tasks: [{{name: d, delegateTo: {{nodes: [n2]}}, command.run: {{argv: \
+             [\"${{{{ {argv} }}}}\"]}}}}]"
+        );
+        let snapshot = cluster.compile(&run("  taskBooks: [web]"), Some(&book(&spec))).unwrap();
+        assert_eq!(snapshot.nodes[0].addresses.len(), kept, "{argv}");
+    }
 }
 
 const GATE: &str = "gate: {check: [{id: c, command.query: {argv: [x, \"${{ shared.o.stdout }}\"]}}], \

@@ -263,7 +263,7 @@ fn is_labels(node: &Node) -> bool {
     let Node::Select { operand, field, .. } = node else { return false };
     field == "labels"
         && match operand.as_ref() {
-            Node::Root(root) => *root == Root::Node,
+            Node::Root(root) => matches!(root, Root::Node | Root::Delegate),
             Node::Variable(_) => true,
             Node::Index { pair, .. } => matches!(pair[0], Node::Root(Root::Nodes)),
             _ => false,

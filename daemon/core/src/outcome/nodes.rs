@@ -78,7 +78,7 @@ pub fn node_states(run: &RunState) -> Vec<RunNode> {
                 state: state.word().to_owned(),
                 message: message(run, plan, at, state),
                 tasks: tasks(run, plan, at),
-                held: run.places().iter().any(|(_, holder, _)| *holder == at),
+                held: run.places().iter().any(|(segment, of, _)| plan.doer_uid(*segment, *of) == node.uid),
             }
         })
         .collect()
@@ -134,6 +134,7 @@ fn tasks(run: &RunState, plan: &Plan, node: u32) -> Vec<RunTask> {
                     report: Some(report.clone()),
                     segment: at as u32,
                     attempt: attempt.number,
+                    delegate: plan.delegate(at as u32, node).map(|by| by.name.clone()).unwrap_or_default(),
                 }
             }));
         }

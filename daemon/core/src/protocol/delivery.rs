@@ -60,6 +60,8 @@ pub fn work(world: &World, attempt: &Attempt) -> Option<Delivery> {
             node_name: plan.name(node).to_owned(),
             attempt: attempt.attempt,
             node_labels: snapshot.nodes.get(node as usize)?.labels.clone(),
+            node_addresses: snapshot.nodes.get(node as usize)?.addresses.clone(),
+            delegate: plan.delegate(attempt.segment, node).cloned(),
             tasks: segment.tasks.clone(),
             inputs: snapshot.inputs.clone(),
             variables: snapshot.variables.clone(),
@@ -96,8 +98,15 @@ impl Delivery {
 
     /// What this node's earlier segments left.
     fn add_results(&mut self, run: &RunState, plan: &Plan, before: u32, node: u32) {
+        // A delegate sees of another node's results what its tasks read.
+        let limited = self.work.delegate.is_some();
+        let read = plan.segment(before).map_or(&[][..], |segment| &segment.reads_results);
         for segment in 0..before {
             for (number, report) in reports(run, segment, node) {
+                let id = task_id(plan, segment, report.task);
+                if limited && id.is_none_or(|id| !read.contains(&id)) {
+                    continue;
+                }
                 self.add(run, plan, Place::Results, segment, node, number, report);
             }
         }

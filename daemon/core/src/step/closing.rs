@@ -35,8 +35,8 @@ impl<'w> Deciding<'w> {
         let key = keys::cursor(run.uid());
         let places = run.places();
         if !places.is_empty() {
-            let reasons = places.iter().map(|(_, node, _)| {
-                let name = plan.name(*node);
+            let reasons = places.iter().map(|(segment, node, _)| {
+                let name = plan.doer_name(*segment, *node);
                 let message = format!("{name} has not reported; `lockstep release` gives its place free");
                 waiting(format!("node/{name}"), "PlaceHeld", message)
             });
@@ -144,7 +144,7 @@ impl<'w> Deciding<'w> {
                     let verdict = self.verdict(VerdictType::Lost, "not reported before the run's timeout");
                     verdicts.push((of, verdict, true));
                 }
-                _ => claimed.push(plan.name(node)),
+                _ => claimed.push(plan.doer_name(segment, node)),
             }
         }
         for some in verdicts.chunks((MAX_COMPARES - 1) / 3) {

@@ -1,5 +1,7 @@
 //! Decisions as claims, one small world each. What random worlds say is in the simulator.
 
+mod delegates;
+
 use lockstep_apis::{
     commit::{Compare, Term},
     v1alpha::{EarlyEnd, LockMode, OnFailure, OnInterrupt, Outcome, RunPhase, Snapshot},

@@ -1,17 +1,17 @@
 //! Turns and assignments: a node works for one Run at a time. Queues are not stored: they follow from the cursors (who
 //! asked when), the snapshots (for which nodes) and the attempts (who began).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_apis::{
     commit::Commit,
     keys::{self, AttemptKey},
-    v1alpha::{Assignment, Window},
+    v1alpha::Assignment,
 };
 use prost::Message;
 
-use super::{Active, Deciding, MAX_COMPARES};
-use crate::world::{Plan, RunState, Stage, segments_of};
+use super::{Active, Deciding, MAX_COMPARES, open::Open};
+use crate::world::{Plan, RunState, Stage};
 
 /// Most assignments of one commit: each is compared to be absent, beside Term, cursor and gate; the cursor may be
 /// written in it, too.
@@ -60,16 +60,22 @@ impl<'w> Deciding<'w> {
                 continue;
             }
             let head = Head { uid: run.uid(), name: &plan.snapshot.run_name, holds: true };
-            for (_, node, _) in run.places() {
-                heads.insert(plan.uid(*node), head);
+            for (segment, node, _) in run.places() {
+                heads.insert(plan.doer_uid(*segment, *node), head);
+                // What is done elsewhere for a node is done to it, as long as somebody may be at it.
+                if matches!(run.stage(*segment, *node), Stage::Assigned | Stage::Claimed) {
+                    heads.insert(plan.uid(*node), head);
+                }
             }
             if cursor.ended || cursor.ticket == 0 || run.is_closed() {
                 continue;
             }
             let Some(window) = plan.window(cursor.group, cursor.window) else { continue };
             let open = Open::new(run, plan, cursor.group, cursor.segment, window, cursor.ticket);
-            for node in window.nodes.iter().filter(|&&node| open.keeps(node)) {
-                heads.insert(plan.uid(*node), head);
+            for &node in window.nodes.iter().filter(|&&node| open.keeps(node)) {
+                open.asked_for(node, |uid, _| {
+                    heads.insert(uid, head);
+                });
             }
         }
         heads
@@ -83,16 +89,26 @@ impl<'w> Deciding<'w> {
         let Some(window) = plan.window(active.cursor.group, active.cursor.window) else { return };
         // A window of no size is one of all its nodes.
         let size = if window.size == 0 { window.nodes.len() } else { window.size as usize };
-        let room = size.saturating_sub(run.places().len());
+        let segment = group.first_segment + active.cursor.segment;
+        let delegated = plan.segment(segment).filter(|segment| !segment.delegates.is_empty());
+        let room = match delegated {
+            // Nobody in the window works meanwhile.
+            Some(_) => ready.len(),
+            None => size.saturating_sub(run.window_places().count()),
+        };
         if room < ready.len() {
-            for (_, node, _) in run.places().iter().take(super::MAX_WAITING) {
+            for (_, node, _) in run.window_places().take(super::MAX_WAITING) {
                 let name = plan.name(*node);
                 active.wait_for(format!("node/{name}"), "PlaceHeld", format!("{name} holds a place of the window"));
             }
         }
-        let segment = group.first_segment + active.cursor.segment;
-        let due: Vec<(u32, u32)> =
-            ready.iter().take(room).filter_map(|&node| Some((node, next_attempt(run, segment, node)?))).collect();
+        let mut throttled = Throttled::new(run, plan, delegated.map(|segment| segment.throttle));
+        let due: Vec<(u32, u32)> = ready
+            .iter()
+            .take(room)
+            .filter(|&&node| throttled.takes(plan.doer_uid(segment, node)))
+            .filter_map(|&node| Some((node, next_attempt(run, segment, node)?)))
+            .collect();
         for some in due.chunks(MAX_ASSIGNMENTS - self.active[at].granted.len()) {
             let mut commit = self.active[at].guarded(self.commit());
             if self.active[at].moved {
@@ -154,14 +170,16 @@ impl<'w> Active<'w> {
         };
         let mine = Head { uid: run.uid(), name: &plan.snapshot.run_name, holds: false };
         let mut blocked = Vec::new();
+        let mut seen = BTreeSet::new();
         for &node in window.nodes.iter().filter(|&&node| open.needs(node)) {
-            let head = *heads.entry(plan.uid(node)).or_insert(mine);
-            if head.uid != mine.uid {
-                blocked.push((node, head));
-            }
+            open.asked_for(node, |uid, name| {
+                let head = *heads.entry(uid).or_insert(mine);
+                if head.uid != mine.uid && seen.insert(uid) {
+                    blocked.push((name, head));
+                }
+            });
         }
-        for (node, head) in blocked.iter().take(super::MAX_WAITING) {
-            let name = plan.name(*node);
+        for (name, head) in blocked.iter().take(super::MAX_WAITING) {
             let verb = if head.holds { "works for" } else { "is next for" };
             let message = format!("{name} {verb} run {}", head.name);
             self.wait_behind(format!("node/{name}"), "NodeBusy", message, format!("run/{}", head.name));
@@ -171,71 +189,24 @@ impl<'w> Active<'w> {
         if together && !blocked.is_empty() {
             return Vec::new();
         }
-        let is_mine = |node: &&u32| heads.get(plan.uid(**node)).is_some_and(|head| head.uid == run.uid());
+        let heads_mine = |uid: &str| heads.get(uid).is_some_and(|head| head.uid == run.uid());
+        let is_mine = |node: &&u32| heads_mine(plan.uid(**node)) && heads_mine(plan.doer_uid(open.segment, **node));
         window.nodes.iter().filter(due).filter(is_mine).copied().collect()
     }
 
     /// Says what the open attempts wait for.
     fn explain_open(&mut self, open: &Open<'_>) {
         for &(segment, node) in open.run.open().iter().take(super::MAX_WAITING) {
-            let name = open.plan.name(node);
-            match open.run.stage(segment, node) {
-                Stage::Claimed => self.wait_for(format!("node/{name}"), "Working", format!("{name} is at work")),
-                _ => self.wait_for(format!("node/{name}"), "Unclaimed", format!("{name} has not taken its work yet")),
-            }
-        }
-    }
-}
-
-/// The open window of a Run, as its nodes' queues see it.
-struct Open<'w> {
-    run: &'w RunState,
-    plan: &'w Plan,
-    segment: u32,
-    last_segment: u32,
-    /// Only a window with sync points asks for all its nodes together, and keeps them from its start to its end.
-    together: bool,
-    started: bool,
-}
-
-impl<'w> Open<'w> {
-    fn new(run: &'w RunState, plan: &'w Plan, group: u32, segment: u32, window: &Window, ticket: u64) -> Self {
-        let segments = plan.group(group).map_or(0..0, segments_of);
-        let together = segments.len() > 1;
-        let mut open = Open {
-            run,
-            plan,
-            segment: segments.start + segment,
-            last_segment: segments.end.saturating_sub(1),
-            together,
-            started: false,
-        };
-        open.started = together && open.has_begun(window, segments.start, ticket);
-        open
-    }
-
-    fn has_begun(&self, window: &Window, first: u32, ticket: u64) -> bool {
-        window.nodes.iter().any(|&node| {
-            (first..=self.segment).any(|segment| {
-                let attempts = self.run.track(segment, node).map_or(&[][..], |track| &track.attempts);
-                attempts.iter().any(|attempt| {
-                    attempt.assignment.as_ref().is_some_and(|assignment| assignment.value.ticket == ticket)
-                })
-            })
-        })
-    }
-
-    /// Whether the window has still something to do on the node.
-    fn needs(&self, node: u32) -> bool {
-        let left = |segment| self.plan.does(segment, node) && !matches!(self.run.stage(segment, node), Stage::Ended(_));
-        self.run.stop(node).is_none() && (self.segment..=self.last_segment).any(left)
-    }
-
-    /// Whether the node is kept for the Run though it may be idle.
-    fn keeps(&self, node: u32) -> bool {
-        match self.together {
-            true => self.started && self.needs(node),
-            false => self.run.stage(self.segment, node) == Stage::Rerun,
+            let name = open.plan.doer_name(segment, node);
+            let whose = match open.plan.delegate(segment, node) {
+                Some(_) => format!(" for {}", open.plan.name(node)),
+                None => String::new(),
+            };
+            let (reason, message) = match open.run.stage(segment, node) {
+                Stage::Claimed => ("Working", format!("{name} is at work{whose}")),
+                _ => ("Unclaimed", format!("{name} has not taken its work{whose} yet")),
+            };
+            self.wait_for(format!("node/{name}"), reason, message);
         }
     }
 }
@@ -245,5 +216,33 @@ fn next_attempt(run: &RunState, segment: u32, node: u32) -> Option<u32> {
         Stage::Unassigned => Some(1),
         Stage::Rerun => Some(run.track(segment, node)?.last()?.number + 1),
         Stage::Assigned | Stage::Claimed | Stage::Ended(_) => None,
+    }
+}
+
+/// How much each delegate of a Run may still take.
+struct Throttled<'w> {
+    limit: Option<u32>,
+    taken: BTreeMap<&'w str, u32>,
+}
+
+impl<'w> Throttled<'w> {
+    /// Counts what the Run's delegates hold. Without a limit nothing is counted.
+    fn new(run: &'w RunState, plan: &'w Plan, limit: Option<u32>) -> Self {
+        let mut taken = BTreeMap::new();
+        if limit.is_some() {
+            for (segment, node, _) in run.places() {
+                *taken.entry(plan.doer_uid(*segment, *node)).or_default() += 1;
+            }
+        }
+        Throttled { limit, taken }
+    }
+
+    /// Whether the node takes one more; then it is counted.
+    fn takes(&mut self, doer: &'w str) -> bool {
+        let Some(limit) = self.limit else { return true };
+        let taken = self.taken.entry(doer).or_default();
+        let takes = *taken < limit.max(1);
+        *taken += u32::from(takes);
+        takes
     }
 }

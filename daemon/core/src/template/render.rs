@@ -282,7 +282,7 @@ pub(super) fn step<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
 /// Whether what comes next is a label: what is missing there is "".
 fn is_labels(base: Base, walked: &[String]) -> bool {
     let of_node = match base {
-        Base::Root(Root::Node) => walked.len() == 1,
+        Base::Root(Root::Node | Root::Delegate) => walked.len() == 1,
         Base::Root(Root::Nodes) => walked.len() == 2,
         Base::Item(_) => !walked.is_empty(),
         _ => false,

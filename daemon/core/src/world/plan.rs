@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use lockstep_apis::{
     params,
-    v1alpha::{Group, Segment, Snapshot, Window},
+    v1alpha::{Group, Segment, Snapshot, SnapshotNode, Window},
 };
 
 /// A snapshot that is complete, and looked through once.
@@ -22,6 +22,8 @@ pub struct Plan {
     group_of: Vec<u32>,
     /// Of each node: the first segment it takes part in.
     first_segment: Vec<Option<u32>>,
+    /// Of each segment that is delegated: by node, who does it.
+    delegates: Vec<Option<Vec<Option<u32>>>>,
     queues: bool,
 }
 
@@ -40,7 +42,9 @@ impl Plan {
         }
         let queues = !snapshot.concurrent && !reads_only(&snapshot);
         let first_segment = vec![None; nodes];
-        let mut plan = Plan { hash, snapshot: Arc::new(snapshot), index, members, group_of, first_segment, queues };
+        let delegates = snapshot.segments.iter().map(|segment| delegates(segment, nodes)).collect();
+        let snapshot = Arc::new(snapshot);
+        let mut plan = Plan { hash, snapshot, index, members, group_of, first_segment, delegates, queues };
         plan.first_segment = plan.find_first_segments();
         plan
     }
@@ -100,6 +104,22 @@ impl Plan {
         }
     }
 
+    /// Who does the segment for this node, if it does not do it itself.
+    pub fn delegate(&self, segment: u32, node: u32) -> Option<&SnapshotNode> {
+        let index = *self.delegates.get(segment as usize)?.as_ref()?.get(node as usize)?;
+        self.snapshot.delegates.get(index? as usize)
+    }
+
+    /// The uid of the node that does the segment for this node: its own unless it is delegated.
+    pub fn doer_uid(&self, segment: u32, node: u32) -> &str {
+        self.delegate(segment, node).map_or_else(|| self.uid(node), |delegate| &delegate.uid)
+    }
+
+    /// The name of the node that does the segment for this node.
+    pub fn doer_name(&self, segment: u32, node: u32) -> &str {
+        self.delegate(segment, node).map_or_else(|| self.name(node), |delegate| &delegate.name)
+    }
+
     /// The first segment that a node takes part in. `None`: in none.
     pub fn first_segment(&self, node: u32) -> Option<u32> {
         self.first_segment.get(node as usize).copied().flatten()
@@ -119,6 +139,19 @@ fn reads_only(snapshot: &Snapshot) -> bool {
 /// The indices of a group's segments.
 pub fn segments_of(group: &Group) -> std::ops::Range<u32> {
     group.first_segment..group.first_segment.saturating_add(group.segment_count)
+}
+
+fn delegates(segment: &Segment, nodes: usize) -> Option<Vec<Option<u32>>> {
+    if segment.delegates.is_empty() {
+        return None;
+    }
+    let mut by_node = vec![None; nodes];
+    for (node, delegate) in segment.nodes.iter().zip(&segment.delegates) {
+        if let Some(slot) = by_node.get_mut(*node as usize) {
+            *slot = Some(*delegate);
+        }
+    }
+    Some(by_node)
 }
 
 fn members(segment: &Segment, nodes: usize) -> Option<Vec<bool>> {

@@ -180,7 +180,12 @@ impl RunState {
 
     /// What is known of an attempt.
     pub fn attempt(&self, attempt: &Attempt) -> Option<&AttemptState> {
-        let node = self.plan.as_ref()?.node(&attempt.for_node)?;
+        let plan = self.plan.as_ref()?;
+        let node = plan.node(&attempt.for_node)?;
+        // Whoever asks for another's work is told that there is none.
+        if plan.doer_uid(attempt.segment, node) != attempt.node {
+            return None;
+        }
         self.track(attempt.segment, node)?.attempt(attempt.attempt)
     }
 
@@ -209,10 +214,17 @@ impl RunState {
         &self.tasks
     }
 
-    /// The key tail of an attempt of a node for itself.
+    /// The places in windows: delegates are in none.
+    pub fn window_places(&self) -> impl Iterator<Item = &(u32, u32, u32)> {
+        let plan = self.plan.as_ref();
+        let own = move |segment: u32, node: u32| plan.is_some_and(|plan| plan.delegate(segment, node).is_none());
+        self.places.iter().filter(move |(segment, node, _)| own(*segment, *node))
+    }
+
+    /// The key tail of an attempt for a node.
     pub fn attempt_of(&self, plan: &Plan, segment: u32, node: u32, attempt: u32) -> Attempt {
-        let uid = plan.uid(node).to_owned();
-        Attempt { run: self.uid.clone(), segment, for_node: uid.clone(), node: uid, attempt }
+        let (for_node, doer) = (plan.uid(node).to_owned(), plan.doer_uid(segment, node).to_owned());
+        Attempt { run: self.uid.clone(), segment, for_node, node: doer, attempt }
     }
 
     /// Hashes of chunks that belong to another snapshot than the cursor's.

@@ -22,6 +22,8 @@ use crate::simulation::{
 /// One attempt's records, with the true time of each.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Life {
+    /// Who does it; the node that it is for, unless it is delegated.
+    pub(super) doer: usize,
     pub(super) assigned: Option<(u64, Assignment)>,
     pub(super) claimed: Option<u64>,
     pub(super) report: Option<(u64, Report)>,
@@ -51,7 +53,7 @@ pub(super) struct RunFacts {
     pub(super) gate: Option<Gate>,
     pub(super) object: Option<Run>,
     pub(super) ended: Option<u64>,
-    /// By (segment, node, attempt).
+    /// By (segment, node that it is for, attempt).
     pub(super) lives: BTreeMap<(u32, usize, u32), Life>,
 }
 
@@ -104,9 +106,10 @@ impl<'c> Facts<'c> {
             let reasons = run.gate.iter().flat_map(|gate| &gate.reasons);
             seen.replaced += reasons.filter(|reason| reason.message.starts_with("replaced by")).count() as u64;
             seen.closed += u64::from(run.gate.as_ref().is_some_and(|gate| !gate.reasons.is_empty()));
-            for ((_, _, number), life) in &run.lives {
+            for ((_, node, number), life) in &run.lives {
                 let verdict = life.verdict.map(|(_, verdict)| verdict);
                 seen.reruns += u64::from(*number > 1);
+                seen.delegated += u64::from(life.claimed.is_some() && life.doer != *node);
                 seen.withdrawn += u64::from(verdict == Some(VerdictType::Withdrawn));
                 seen.lost += u64::from(verdict == Some(VerdictType::Lost));
                 seen.released += u64::from(life.released.is_some());
@@ -151,6 +154,13 @@ impl Book {
     pub(super) fn takes_part(&self, segment: u32, node: usize) -> bool {
         let of = &self.snapshot.segments[segment as usize];
         of.all_of_window || of.nodes.contains(&(node as u32))
+    }
+
+    /// Who does the segment for a node.
+    pub(super) fn doer(&self, segment: u32, node: usize) -> usize {
+        let of = &self.snapshot.segments[segment as usize];
+        let beside = of.nodes.iter().position(|&member| member as usize == node);
+        beside.and_then(|at| of.delegates.get(at)).map_or(node, |&delegate| delegate as usize)
     }
 
     pub(super) fn is_early(&self, node: usize) -> bool {
@@ -259,8 +269,9 @@ pub(super) fn tell(cluster: &Cluster) -> Vec<String> {
         }
     }
     for execution in &cluster.executions {
-        let Attempt { run, segment, node, attempt, .. } = &execution.attempt;
-        let text = format!("    {run}/{segment}/{node}/{attempt} task {} {:?}", execution.task, execution.what);
+        let Attempt { run, segment, for_node, node, attempt } = &execution.attempt;
+        let text =
+            format!("    {run}/{segment}/{for_node}/{node}/{attempt} task {} {:?}", execution.task, execution.what);
         lines.push((execution.at_ms, text));
     }
     lines.sort_by_key(|(at, _)| *at);

@@ -4,15 +4,15 @@ use lockstep_apis::{
     commit::{Entry, Revision},
     keys::{self, Attempt, AttemptKey, Parsed},
     v1alpha::{
-        Assignment, Claim, ConcurrencyPolicy, Cursor, Gate, GateReasonType, Lock, LockMode, LockStatus, Report, Run,
-        RunPhase, Verdict, VerdictType,
+        Assignment, Claim, ConcurrencyPolicy, Cursor, Gate, GateReasonType, Lock, LockMode, LockStatus, Outcome,
+        Report, Run, RunPhase, Verdict, VerdictType,
     },
 };
 use prost::Message;
 
 use super::{
     Checker,
-    facts::{Facts, node_index, run_index},
+    facts::{Facts, Life, node_index, run_index},
 };
 use crate::simulation::store::{Change, Committed};
 
@@ -157,11 +157,37 @@ fn put_cursor(facts: &mut Facts<'_>, at: u64, run: usize, cursor: Cursor) {
                 );
             }
         }
+        check_gates(facts, run, &before, at);
         let same =
             |other: &usize| facts.runs[*other].cursor.as_ref().is_some_and(|other| other.ticket == cursor.ticket);
         if cursor.ticket != 0 && (0..facts.runs.len()).filter(|&other| other != run).any(|other| same(&other)) {
             facts.object(Checker::Turns, at, format!("ticket {} was given twice", cursor.ticket));
         }
+    }
+}
+
+/// No window opens before every node of the one before it has passed the gate, or is out.
+fn check_gates(facts: &mut Facts<'_>, run: usize, before: &Cursor, at: u64) {
+    let book = facts.book(run);
+    let group = &book.snapshot.groups[before.group as usize];
+    let (first, end) = (group.first_segment, group.first_segment + group.segment_count);
+    let of_gate = book.snapshot.segments[end as usize - 1].tasks.iter().find(|task| task.gate.is_some());
+    let (Some(gate), true) = (of_gate, before.ticket != 0) else { return };
+    let window = group.windows[before.window as usize].nodes.iter().map(|&node| node as usize);
+    let out = |node: usize| {
+        book.is_early(node) || (0..end).any(|segment| facts.runs[run].stopped(book, segment, node, at).is_some())
+    };
+    let passed = |node: usize| {
+        let lives = facts.runs[run].lives.range((end - 1, node, 1)..=(end - 1, node, u32::MAX));
+        let reports = lives.filter_map(|(_, life)| life.report.as_ref().filter(|(_, report)| !report.late));
+        reports
+            .flat_map(|(_, report)| &report.tasks)
+            .any(|task| task.task == gate.index && matches!(task.outcome(), Outcome::Ok | Outcome::Changed))
+    };
+    let shut: Vec<usize> = window.filter(|&node| !out(node) && !passed(node)).collect();
+    for node in shut {
+        let message = format!("run {run} opens a window, and node {node} has not passed the gate of group {first}");
+        facts.object(Checker::Barrier, at, message);
     }
 }
 
@@ -173,13 +199,16 @@ fn delete_cursor(facts: &mut Facts<'_>, run: usize, at: u64) {
 }
 
 fn put_attempt(facts: &mut Facts<'_>, at: u64, kind: AttemptKey, attempt: &Attempt, bytes: &[u8]) {
-    let (run, node) = (run_index(&attempt.run), node_index(&attempt.node));
+    let (run, node, doer) = (run_index(&attempt.run), node_index(&attempt.for_node), node_index(&attempt.node));
     let key = (attempt.segment, node, attempt.attempt);
-    let before = facts.runs[run].lives.get(&key).cloned().unwrap_or_default();
+    let before = facts.runs[run].lives.get(&key).cloned().unwrap_or(Life { doer, ..Life::default() });
     let decoded = "the simulation stores nothing corrupt";
     let mut objections: Vec<(Checker, String)> = Vec::new();
     let mut object = |checker, what: &str| objections.push((checker, format!("run {run} {key:?}: {what}")));
     let mut life = before.clone();
+    if doer != before.doer || doer != facts.book(run).doer(attempt.segment, node) {
+        object(Checker::OneEnd, "of another node than the one that does it");
+    }
     match kind {
         AttemptKey::Assignment => {
             life.assigned = Some((at, Assignment::decode(bytes).expect(decoded)));
@@ -292,19 +321,32 @@ fn check_places(facts: &mut Facts<'_>, committed: &Committed) {
         Change::Delete(_) => None,
     });
     for attempt in assigned {
-        let (run, node) = (run_index(&attempt.run), node_index(&attempt.node));
+        let (run, node, doer) = (run_index(&attempt.run), node_index(&attempt.for_node), node_index(&attempt.node));
         let book = facts.book(run);
         let group = book.group_of(attempt.segment);
         let size = book.window_of(group, node).map(|window| book.snapshot.groups[group].windows[window].size as usize);
-        let places = facts.runs[run].places().count();
+        // Delegates are not counted.
+        let places = facts.runs[run].places().filter(|((_, of, _), life)| life.doer == *of).count();
         if size.is_none_or(|size| places > size) {
             facts.object(Checker::Window, committed.at_ms, format!("run {run} holds {places} places of {size:?}"));
         }
         if book.is_early(node) {
             facts.object(Checker::Barrier, committed.at_ms, format!("run {run} assigns node {node} that it skips"));
         }
+        let throttle = book.snapshot.segments[attempt.segment as usize].throttle as usize;
+        let with_doer = facts.runs[run].places().filter(|((of, ..), life)| *of == attempt.segment && life.doer == doer);
+        let at_once = with_doer.count();
+        if doer != node && throttle > 0 && at_once > throttle {
+            let message = format!("run {run} has {at_once} at once on delegate {doer}, {throttle} may");
+            facts.object(Checker::Window, committed.at_ms, message);
+        }
         let others = (0..facts.runs.len()).filter(|&other| other != run && !facts.book(other).snapshot.concurrent);
-        let busy = |other: &usize| facts.runs[*other].places().any(|(&(_, holder, _), _)| holder == node);
+        let mine = [node, doer];
+        // Who is at work for another Run, and whom somebody else is at work for.
+        let busy = |other: &usize| {
+            let mut places = facts.runs[*other].places();
+            places.any(|((_, of, _), life)| mine.contains(&life.doer) || (life.over().is_none() && mine.contains(of)))
+        };
         let busy: Vec<usize> = others.filter(busy).collect();
         for other in busy.iter().filter(|_| !book.snapshot.concurrent) {
             let message = format!("node {node} was given to run {run} while it is run {other}'s");

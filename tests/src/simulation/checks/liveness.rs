@@ -25,9 +25,10 @@ pub(super) fn check(facts: &mut Facts<'_>) {
                 objections.push(format!("run {run} ended, and not every node has a named end: {nodes:?}"));
             }
         }
-        let held: Vec<_> = of.places().map(|(key, _)| *key).collect();
-        let present = held.iter().filter(|(_, node, _)| !facts.cluster.machines[*node].gone);
-        objections.extend(present.map(|key| format!("run {run}: {key:?} holds its place though its node is there")));
+        let held: Vec<_> = of.places().map(|(key, life)| (*key, life.doer)).collect();
+        let present = held.iter().filter(|(_, doer)| !facts.cluster.machines[*doer].gone);
+        objections
+            .extend(present.map(|(key, _)| format!("run {run}: {key:?} holds its place though its node is there")));
         if of.ended.is_some() && held.is_empty() && of.cursor.is_some() && !status.held_nodes.is_empty() {
             objections.push(format!("run {run} says that it holds {:?}", status.held_nodes));
         }

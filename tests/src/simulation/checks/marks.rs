@@ -15,8 +15,11 @@ use crate::simulation::cluster::{Deed, Execution};
 struct Place {
     run: usize,
     segment: u32,
+    /// The node that it is for.
     node: usize,
     attempt: u32,
+    /// The node that does it.
+    doer: usize,
 }
 
 pub(super) fn check(facts: &mut Facts<'_>) {
@@ -28,8 +31,9 @@ pub(super) fn check(facts: &mut Facts<'_>) {
         let place = Place {
             run: run_index(&mark.attempt.run),
             segment: mark.attempt.segment,
-            node: node_index(&mark.attempt.node),
+            node: node_index(&mark.attempt.for_node),
             attempt: mark.attempt.attempt,
+            doer: node_index(&mark.attempt.node),
         };
         match mark.what {
             Deed::Start => {
@@ -82,7 +86,8 @@ fn check_others(facts: &mut Facts<'_>, mark: &Execution, place: Place, executing
     let mut objections = Vec::new();
     for other in executing.keys().filter(|other| counted(other)) {
         if other.run == place.run {
-            nodes.push(other.node);
+            // Delegates are not counted.
+            nodes.extend((other.doer == other.node).then_some(other.node));
             continue;
         }
         let theirs = facts.book(other.run);
@@ -92,10 +97,10 @@ fn check_others(facts: &mut Facts<'_>, mark: &Execution, place: Place, executing
         if book.shares_key(theirs) {
             objections.push((Checker::Keys, format!("run {} began beside run {}", place.run, other.run)));
         }
-        if other.node == place.node && !book.snapshot.concurrent && !theirs.snapshot.concurrent {
+        if other.doer == place.doer && !book.snapshot.concurrent && !theirs.snapshot.concurrent {
             objections.push((
                 Checker::Turns,
-                format!("node {} works for run {} and run {}", place.node, place.run, other.run),
+                format!("node {} works for run {} and run {}", place.doer, place.run, other.run),
             ));
         }
     }
@@ -152,7 +157,7 @@ fn check_reports(
         let book = facts.book(run);
         for (&(segment, node, attempt), life) in &of.lives {
             let Some((at, report)) = &life.report else { continue };
-            let place = Place { run, segment, node, attempt };
+            let place = Place { run, segment, node, attempt, doer: life.doer };
             for task in &report.tasks {
                 let truth = ends.get(&(place, task.task)).filter(|(ended, _)| ended <= at);
                 let claims_end = matches!(task.outcome(), Outcome::Ok | Outcome::Changed | Outcome::Failed);

@@ -192,7 +192,7 @@ impl Cluster {
 
     fn start_child(&mut self, node: usize, attempt: &Attempt, executor: u64, task: u32) {
         let book = self.books.iter().find(|book| book.snapshot.run_uid == attempt.run).expect("every Run has a book");
-        let (outcome, takes_ms) = book.ends(node, task);
+        let (outcome, takes_ms) = book.ends(&attempt.for_node, task);
         let id = self.id();
         self.machines[node].children.insert(attempt.clone(), Child { id, task, outcome });
         self.log(attempt, task, Deed::Start);

@@ -164,8 +164,9 @@ impl Cluster {
             1..=4 => protocol::pause(world, &run, "user/admin", clock_ms),
             5..=12 => protocol::resume(world, &run),
             _ => {
-                let held = world.run(&run).and_then(|run| Some((run.plan()?, run.places().first()?.1)));
-                let node = held.map(|(plan, node)| plan.uid(node).to_owned()).unwrap_or_default();
+                let held = world.run(&run).and_then(|run| Some((run.plan()?, *run.places().first()?)));
+                let node = held.map(|(plan, (segment, node, _))| plan.doer_uid(segment, node).to_owned());
+                let node = node.unwrap_or_default();
                 protocol::release(world, &run, &node, "user/admin", clock_ms)
             }
         };
