@@ -68,6 +68,8 @@ pub struct Retry<'a> {
     pub nodes: &'a BTreeSet<String>,
     /// The shared results that its tasks made, by id.
     pub shared: &'a BTreeMap<String, Value>,
+    /// The results that are read over all nodes: by task id, then by node name.
+    pub all: &'a BTreeMap<String, Value>,
     /// Those that are secret, as they are sealed.
     pub sealed_shared: &'a BTreeMap<String, Sealed>,
 }

@@ -15,10 +15,14 @@ use crate::references::Root;
 pub struct Context {
     fixed: Arc<Fixed>,
     results: Option<Arc<Value>>,
+    all: Option<Arc<Value>>,
     result: Option<Arc<Value>>,
     file: Option<Arc<Value>>,
     checks: Option<Arc<Value>>,
     unknown: Arc<BTreeSet<String>>,
+    withheld: Arc<BTreeSet<String>>,
+    /// The only node there is: its results are those of all.
+    alone: Option<Arc<str>>,
 }
 
 /// What does not change in a segment.
@@ -144,8 +148,25 @@ impl Context {
         self
     }
 
+    /// `all`: by task id, then by node name. What is withheld is too long to be handed on.
+    pub fn with_all(mut self, all: &BTreeMap<String, Value>, withheld: impl IntoIterator<Item = String>) -> Self {
+        self.all = Some(Arc::new(map_value(all)));
+        self.withheld = Arc::new(withheld.into_iter().collect());
+        self
+    }
+
+    /// There is no other node: what is added to `results` is in `all`, too, under this name.
+    pub fn alone(mut self, name: &str) -> Self {
+        self.alone = Some(name.into());
+        self
+    }
+
     /// Adds a task's result to `results`, in place of an older one.
     pub fn add_result(&mut self, id: &str, result: Value) {
+        if let Some(name) = &self.alone {
+            let all = self.all.get_or_insert_with(|| Arc::new(Value::map::<String>([])));
+            insert(Arc::make_mut(all), id, Value::map([(name.to_string(), result.clone())]));
+        }
         let results = self.results.get_or_insert_with(|| Arc::new(Value::map::<String>([])));
         insert(Arc::make_mut(results), id, result);
     }
@@ -171,8 +192,14 @@ impl Context {
         Arc::make_mut(&mut self.unknown).insert(id.to_owned());
     }
 
-    /// Refuses a task whose result is unknown.
-    pub(crate) fn known(&self, id: &str) -> Result<(), EvaluationError> {
+    /// Refuses a task whose result is unknown, or whose results are too long to be here.
+    pub(crate) fn known(&self, root: Root, id: &str) -> Result<(), EvaluationError> {
+        if root == Root::All && self.withheld.contains(id) {
+            let message = format!(
+                "`all.{id}` is longer than what is handed on (1 MiB over all nodes): let the task `{id}` print less"
+            );
+            return Err(EvaluationError::wrong(message));
+        }
         if self.unknown.contains(id) {
             let message = format!("depends on the task `{id}`, which does not run in a check");
             return Err(EvaluationError { message, kind: EvaluationErrorKind::Unknown });
@@ -191,6 +218,7 @@ impl Context {
             Root::Inputs => fixed.inputs.as_ref(),
             Root::Results => self.results.as_deref(),
             Root::Shared => fixed.shared.as_ref(),
+            Root::All => self.all.as_deref(),
             Root::Nodes => fixed.nodes.as_ref(),
             Root::Run => fixed.run.as_ref(),
             Root::Result => self.result.as_deref(),

@@ -29,7 +29,7 @@ use crate::{
     world::{RunState, World},
 };
 
-pub use delivery::{Delivery, Place, SealedValue, work};
+pub use delivery::{Delivery, Place, SealedValue, results_of_all, work};
 pub use entering::{Entering, MAX_RUNS_OF_KEY, enter};
 pub use locking::{acquire_lock, clear_lock, lock_holders, release_lock};
 pub(crate) use locking::{excludes, held_by, written};

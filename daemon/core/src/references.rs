@@ -20,6 +20,8 @@ pub enum Root {
     Results,
     /// Results of tasks with a single producer, by id.
     Shared,
+    /// Results of tasks over all nodes, by id and node.
+    All,
     /// The Run's nodes: names and labels.
     Nodes,
     /// The Run: name, namespace, uid.
@@ -36,13 +38,14 @@ pub enum Root {
 
 impl Root {
     /// All of them.
-    pub const ALL: [Root; 12] = [
+    pub const ALL: [Root; 13] = [
         Root::Node,
         Root::Facts,
         Root::Vars,
         Root::Inputs,
         Root::Results,
         Root::Shared,
+        Root::All,
         Root::Nodes,
         Root::Run,
         Root::Result,
@@ -60,6 +63,7 @@ impl Root {
             Root::Inputs => "inputs",
             Root::Results => "results",
             Root::Shared => "shared",
+            Root::All => "all",
             Root::Nodes => "nodes",
             Root::Run => "run",
             Root::Result => "result",

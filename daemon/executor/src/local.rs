@@ -159,6 +159,7 @@ pub fn run(
         diff: run.diff,
         context: surroundings::context(&work, &host, &prepared)
             .with_nodes([(&work.node_name[..], &work.node_labels)])
+            .alone(&work.node_name)
             .with_own_variables(variables),
         masker: Masker::new(),
         unsynced: Unsynced::new(),

@@ -28,6 +28,7 @@ pub(crate) fn context(work: &Work, host: &Arc<Host>, prepared: &Preparation<'_>)
         .with_inputs(&work.inputs)
         .with_results(&work.results)
         .with_shared(&work.shared)
+        .with_all(&work.all, work.all_withheld.iter().cloned())
         .with_nodes(work.nodes.iter().map(|node| (node.name.as_str(), &node.labels)))
         .with_run(&work.run_name, &work.namespace, &work.run_uid)
 }

@@ -8,6 +8,7 @@ use lockstep_apis::keys;
 use lockstep_apis::v1alpha::{Config, Node, NodeGroup, Object, Run, Sealed, Snapshot, TaskBook, Value, object};
 use lockstep_core::compile::{self, Admission, AdmissionNode, Rejection, Retry};
 use lockstep_core::outcome::{NodeState, node_state};
+use lockstep_core::protocol::results_of_all;
 use lockstep_core::step::{admission, rejection};
 use lockstep_core::world::{NodeEnd, Plan, RunState};
 
@@ -33,6 +34,7 @@ struct Earlier {
     snapshot: Arc<Snapshot>,
     nodes: BTreeSet<String>,
     shared: BTreeMap<String, Value>,
+    all: BTreeMap<String, Value>,
     sealed_shared: BTreeMap<String, Sealed>,
 }
 
@@ -140,6 +142,7 @@ impl Gathered {
             snapshot: &earlier.snapshot,
             nodes: &earlier.nodes,
             shared: &earlier.shared,
+            all: &earlier.all,
             sealed_shared: &earlier.sealed_shared,
         });
         let admission = Admission {
@@ -171,8 +174,15 @@ fn taken_on(
     nodes: BTreeSet<String>,
     ring: &KeyRing,
 ) -> Result<Earlier, Missing> {
-    let mut earlier =
-        Earlier { snapshot: plan.snapshot.clone(), nodes, shared: BTreeMap::new(), sealed_shared: BTreeMap::new() };
+    let read = plan.snapshot.segments.iter().flat_map(|segment| &segment.reads_all);
+    let all = read.map(|id| (id.clone(), Value::map(results_of_all(run, plan, id)))).collect();
+    let mut earlier = Earlier {
+        snapshot: plan.snapshot.clone(),
+        nodes,
+        shared: BTreeMap::new(),
+        all,
+        sealed_shared: BTreeMap::new(),
+    };
     let unusable =
         |id: &str| ("SecretUnusable", format!("the secret value shared.{id} of the earlier run cannot be opened"));
     let seal = |id: &str, value: &Value| {

@@ -230,7 +230,10 @@ impl Book<'_, '_> {
     fn wrong_reference(&self, index: usize, own: Option<usize>, reference: &Reference) -> Option<String> {
         let first = reference.path.first().map(String::as_str);
         match reference.root {
-            Root::Results | Root::Shared => self.wrong_task(index, own, reference),
+            Root::All if own.is_none() => {
+                Some("reads `all`: a gate looks at its own node, and `results` are there".to_owned())
+            }
+            Root::Results | Root::Shared | Root::All => self.wrong_task(index, own, reference),
             Root::Inputs => {
                 let name = first?;
                 if self.inputs.contains(name) {
@@ -257,7 +260,7 @@ impl Book<'_, '_> {
         unknown_field(reference, reference.path.first()?, &["name", "labels", "addresses"])
     }
 
-    /// `results.x` and `shared.x` name an earlier task; `shared` one that a single node does.
+    /// `results.x`, `shared.x` and `all.x` name an earlier task; `shared` one that a single node does.
     fn wrong_task(&self, index: usize, own: Option<usize>, reference: &Reference) -> Option<String> {
         let root = reference.root.name();
         let Some(id) = reference.path.first() else {
@@ -274,6 +277,12 @@ impl Book<'_, '_> {
         if producer >= index {
             let where_it_is = if Some(producer) == own { "this task itself" } else { "a later task" };
             return Some(format!("reads `{root}.{id}` of {where_it_is}: only results of earlier tasks are there"));
+        }
+        if reference.root == Root::All && is_secret(self.tasks[producer].task) {
+            return Some(format!(
+                "reads `all.{id}`, and the result of the task `{id}` is secret: the secrets of every node are handed to \
+                 none; read this node's own `results.{id}`"
+            ));
         }
         if reference.root == Root::Shared && !self.tasks[producer].single_producer {
             return Some(format!(

@@ -173,6 +173,18 @@ fn each_mistake_is_named_with_its_field_and_what_to_do() {
             "reads `delegate.nmae`, which is not there: did you mean `name`?",
         ),
         (
+            "  tasks: [{name: a, command.run: {argv: [x]}}, {name: b, command.run: {argv: [\"${{ all.aa['n1'].stdout }}\"]}}]",
+            "reads `all.aa`, and no task has the id `aa`: did you mean `all.a`?",
+        ),
+        (
+            "  tasks: [{name: t, command.run: {argv: [mk]}, register: {secret: true}}, {name: b, command.run: {argv: [x], stdin: \"${{ all.t['n1'].stdout }}\"}}]",
+            "reads `all.t`, and the result of the task `t` is secret",
+        ),
+        (
+            "  runOptions: {serialize: {count: 1, gate: {check: [{id: c, command.query: {argv: [x]}}], condition: size(all.a) > 0}}}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Reference spec.runOptions.serialize.gate: reads `all`: a gate looks at its own node",
+        ),
+        (
             "  inputs: {version: {type: string}}\n  tasks: [{name: a, command.run: {argv: [\"${{ inputs.vresion }}\"]}}]",
             "reads `inputs.vresion`, which the book does not declare: did you mean `version`?",
         ),

@@ -18,6 +18,7 @@ pub(super) fn compile(admission: &Admission<'_>) -> Result<Snapshot, Rejection> 
     keep_work(&mut snapshot, &places);
     judge_delegates(&mut snapshot, admission)?;
     snapshot.shared.extend(retry.shared.clone());
+    snapshot.all.extend(retry.all.clone());
     snapshot.sealed_shared.extend(retry.sealed_shared.clone());
     let (timeout_ms, grace_ms) = (snapshot.timeout_ms, snapshot.grace_ms);
     describe(&mut snapshot, admission, &RunOptions::default());

@@ -98,6 +98,7 @@ fn ranges(tasks: &[CheckedTask<'_>], options: &RunOptions) -> Vec<std::ops::Rang
 struct Read {
     results: BTreeSet<String>,
     shared: BTreeSet<String>,
+    all: BTreeSet<String>,
 }
 
 impl Read {
@@ -105,13 +106,18 @@ impl Read {
         let gates: Vec<References> = checked.gates.iter().map(CheckedGate::references).collect();
         let all = || checked.tasks.iter().map(|task| &task.references).chain(&gates);
         let ids = |root| all().flat_map(|references| references.ids(root)).map(str::to_owned).collect();
-        Self { results: ids(Root::Results), shared: ids(Root::Shared) }
+        Self { results: ids(Root::Results), shared: ids(Root::Shared), all: ids(Root::All) }
     }
 }
 
 /// Notes in a segment what one of its tasks reads of others.
 fn reads(segment: &mut Segment, references: &References) {
     segment.reads_nodes |= references.uses(Root::Nodes);
+    for id in references.ids(Root::All) {
+        if !segment.reads_all.iter().any(|known| known == id) {
+            segment.reads_all.push(id.to_owned());
+        }
+    }
     for id in references.shared() {
         if !segment.reads_shared.iter().any(|known| known == id) {
             segment.reads_shared.push(id.to_owned());
@@ -144,7 +150,12 @@ impl Cutting<'_> {
         for (offset, own) in tasks.iter().enumerate() {
             let delegated = own.task.delegate_to.as_ref();
             let apart = own.task.run_once || (own.task.targets.is_some() && !group_of_one) || delegated.is_some();
-            if !open || apart || own.task.sync {
+            // What every node did can be read when every node has done it.
+            let waits = |segment: &Segment| {
+                let mut read = own.references.ids(Root::All);
+                read.any(|id| segment.tasks.iter().any(|task| task.id == id))
+            };
+            if !open || apart || own.task.sync || segments.last().is_some_and(waits) {
                 let nodes = if apart { self.doers(own, members)? } else { Vec::new() };
                 let mut segment = Segment { nodes, all_of_window: !apart, ..Segment::default() };
                 if let Some(given) = delegated {
@@ -248,7 +259,7 @@ impl Cutting<'_> {
             success: task.success.clone(),
             changed: task.changed.clone(),
             timeout_ms: task.timeout.as_ref().map_or(TASK_TIMEOUT_MS, duration::from_proto),
-            keep_result: shared || (!own.id.is_empty() && self.read.results.contains(&own.id)),
+            keep_result: shared || self.read.results.contains(&own.id) || self.read.all.contains(&own.id),
             shared,
             secret: task.register.as_ref().is_some_and(|register| register.secret),
             sensitive: task.sensitive,

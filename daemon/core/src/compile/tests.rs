@@ -123,7 +123,12 @@ fn transcript(snapshot: &Snapshot) -> String {
             } else {
                 format!(" reads {}", segment.reads_shared.join(" "))
             };
-            lines.push(format!("  {who}: {}{reads}", tasks.join(" ")));
+            let all = if segment.reads_all.is_empty() {
+                String::new()
+            } else {
+                format!(" reads all {}", segment.reads_all.join(" "))
+            };
+            lines.push(format!("  {who}: {}{reads}{all}", tasks.join(" ")));
         }
     }
     lines.join("\n")
@@ -208,6 +213,24 @@ fn order_by_says_who_goes_first_and_equals_go_by_name() {
     assert!(order("facts.cpu.cuont").starts_with("InvalidOrderBy: `orderBy: facts.cpu.cuont` puts the node `n1`"));
 }
 
+#[test]
+fn what_every_node_did_is_read_after_a_barrier() {
+    let spec = format!(
+        "{ALL}{}",
+        r#"  tasks:
+    - {name: a, command.run: {argv: [x]}}
+    - {name: b, command.run: {argv: [x]}}
+    - {name: c, command.run: {argv: ["${{ all.a['n1'].stdout }}"]}}
+    - {name: d, file.managed: {path: /x, template: "{{#each all.a}}{{@key}} {{this.stdout}}\n{{/each}}"}}
+    - {name: e, command.run: {argv: ["${{ all.d[node.name].changed ? 'x' : 'y' }}"]}}
+"#
+    );
+    assert_eq!(
+        of(&cluster(2), &spec),
+        "all at once, StopNow after 0: 2[n1 n2]\n  all: a+ b\n  all: c d+ reads all a\n  all: e reads all d"
+    );
+}
+
 /// Refused, or the transcript, for a task `d` with this `delegateTo`.
 fn delegated(cluster: &Cluster, to: &str) -> String {
     let spec = format!(
@@ -269,7 +292,7 @@ fn a_retry_judges_its_delegates_anew() {
     let first = cluster.compile(&run("  taskBooks: [web]"), Some(&book(spec))).unwrap();
     let (none, sealed) = (BTreeMap::new(), BTreeMap::new());
     let nodes = BTreeSet::from(["uid-n3".to_owned()]);
-    let retry = || Retry { snapshot: &first, nodes: &nodes, shared: &none, sealed_shared: &sealed };
+    let retry = || Retry { snapshot: &first, nodes: &nodes, shared: &none, all: &none, sealed_shared: &sealed };
     let again = run("  taskBooks: [web]");
     let snapshot = cluster.admit(&again, None, Some(retry())).unwrap();
     assert_eq!(transcript(&snapshot), "all at once, StopNow after 0: 2[n3]\n  n3 by n4, 8 at once: d");
@@ -597,12 +620,14 @@ fn a_retry_takes_on_the_nodes_that_did_not_succeed_with_what_they_read() {
     let nodes: BTreeSet<String> = ["uid-n3", "uid-n4", "uid-n5", "uid-gone"].map(str::to_owned).into();
     let shared = BTreeMap::from([("token".to_owned(), Value::map([("stdout", Value::text("t"))]))]);
     let sealed_shared = BTreeMap::new();
-    let retry = |nodes| Retry { snapshot: &old, nodes, shared: &shared, sealed_shared: &sealed_shared };
+    let all = BTreeMap::from([("a".to_owned(), Value::map([("n1", Value::text("said"))]))]);
+    let retry = |nodes| Retry { snapshot: &old, nodes, shared: &shared, all: &all, sealed_shared: &sealed_shared };
     let mut again = run("  taskBooks: [web]");
     again.metadata.as_mut().unwrap().uuid = "run-2".to_owned();
     let snapshot = cluster.admit(&again, None, Some(retry(&nodes))).unwrap();
     assert_eq!(transcript(&snapshot), "serialized, StopNow after 0: 2[n3 n4] 2[n5]\n  n4: db\n  all: use reads token");
     assert_eq!((snapshot.run_uid.as_str(), snapshot.shared.len()), ("run-2", 1));
+    assert_eq!(snapshot.all, all, "what nodes said that succeeded is not lost");
     assert_eq!(snapshot.nodes[2].early(), EarlyEnd::UnreachableFailed);
     let none = BTreeSet::new();
     let rejection = cluster.admit(&again, None, Some(retry(&none))).unwrap_err();

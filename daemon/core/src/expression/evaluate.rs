@@ -237,7 +237,7 @@ pub(crate) fn own(value: Cow<'_, Value>, meter: &mut Meter) -> Result<Value, Eva
 /// Refuses what a task gives that did not run, in a check.
 fn known(operand: &Node, field: &str, context: &Context) -> Result<(), EvaluationError> {
     match operand {
-        Node::Root(Root::Results | Root::Shared) => context.known(field),
+        Node::Root(root @ (Root::Results | Root::Shared | Root::All)) => context.known(*root, field),
         _ => Ok(()),
     }
 }

@@ -368,3 +368,10 @@ mod oracle {
         }
     }
 }
+
+#[test]
+fn what_is_too_long_to_be_handed_on_is_an_error_that_says_so() {
+    let context = Context::new().with_all(&BTreeMap::new(), ["a".to_owned()]);
+    let error = Expression::parse("all.a['n1'].stdout").unwrap().evaluate(&context).unwrap_err();
+    assert!(error.message.starts_with("`all.a` is longer than what is handed on"), "{error}");
+}

@@ -1,12 +1,18 @@
 //! What a node is handed with a granted claim: its tasks, and of all values only those it may read. Knows the snapshot
 //! and the reports; opens no secret.
 
+use std::collections::BTreeMap;
+
 use lockstep_apis::{
     keys::Attempt,
-    v1alpha::{Sealed, Segment, TaskReport, Work},
+    v1alpha::{Sealed, Segment, TaskReport, Value, Work},
 };
+use prost::Message;
 
 use crate::world::{Plan, RunState, World};
+
+/// Most bytes of results over all nodes in one `Work`: a message has 4 MiB, and every node is given them.
+const MAX_ALL_BYTES: usize = 1024 * 1024;
 
 /// A segment's work, and the secret values that must be opened and put into it before it goes to the node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,6 +81,7 @@ pub fn work(world: &World, attempt: &Attempt) -> Option<Delivery> {
     delivery.add_known(run, plan, attempt, node);
     delivery.add_results(run, plan, attempt.segment, node);
     delivery.add_shared(run, plan, segment);
+    delivery.add_all(run, plan, segment);
     Some(delivery)
 }
 
@@ -130,6 +137,21 @@ impl Delivery {
         }
     }
 
+    /// What every node left, as far as it is not too long.
+    fn add_all(&mut self, run: &RunState, plan: &Plan, segment: &Segment) {
+        let mut left = MAX_ALL_BYTES;
+        for id in &segment.reads_all {
+            let values = Value::map(results_of_all(run, plan, id));
+            match left.checked_sub(values.encoded_len()) {
+                Some(rest) => {
+                    left = rest;
+                    self.work.all.insert(id.clone(), values);
+                }
+                None => self.work.all_withheld.push(id.clone()),
+            }
+        }
+    }
+
     #[allow(clippy::too_many_arguments, reason = "one value and where it comes from")]
     fn add(
         &mut self,
@@ -152,12 +174,26 @@ impl Delivery {
     }
 }
 
+/// The results of a task over all nodes, by node name: of those that this Run took on, and of the Run that it retries.
+pub fn results_of_all(run: &RunState, plan: &Plan, id: &str) -> BTreeMap<String, Value> {
+    let mut results = plan.snapshot.all.get(id).and_then(Value::as_map).cloned().unwrap_or_default();
+    let segments = plan.snapshot.segments.iter().enumerate();
+    let mut tasks = segments.flat_map(|(at, segment)| segment.tasks.iter().map(move |task| (at as u32, task)));
+    let Some((segment, task)) = tasks.find(|(_, task)| task.id == id) else { return results };
+    for node in 0..plan.snapshot.nodes.len() as u32 {
+        for (_, report) in reports(run, segment, node).filter(|(_, report)| report.task == task.index) {
+            results.extend(report.result.clone().map(|result| (plan.name(node).to_owned(), result)));
+        }
+    }
+    results
+}
+
 /// Reports of tasks of a node in a segment, with the attempt's number; of a task that was reported twice, the last.
 fn reports(run: &RunState, segment: u32, node: u32) -> impl Iterator<Item = (u32, &TaskReport)> {
     let attempts = run.track(segment, node).map_or(&[][..], |track| &track.attempts);
     let all = attempts.iter().filter_map(|attempt| Some((attempt.number, attempt.counted_report()?)));
     let all = all.flat_map(|(number, report)| report.tasks.iter().map(move |task| (number, task)));
-    let mut last = std::collections::BTreeMap::new();
+    let mut last = BTreeMap::new();
     for (number, task) in all.filter(|(_, task)| task.result.is_some() || task.sealed.is_some()) {
         last.insert(task.task, (number, task));
     }

@@ -223,3 +223,38 @@ fn a_claim_whose_answer_was_lost_and_that_is_given_up_meanwhile_is_still_reporte
     f.settle();
     assert!(f.world.run("r").unwrap().cursor().is_none(), "the place is given back");
 }
+
+/// `a` and `b` did the first segment; the second reads what they said, of this length.
+fn with_results(length: usize) -> Fixture {
+    let mut f = Fixture::new();
+    let mut plan = with_barriers(plan("r", &["a", "b"], 2), 2);
+    plan.segments[1].reads_all = vec!["t0".into()];
+    plan.all.insert("t0".into(), Value::map([("old", Value::text("before"))]));
+    f.admit(plan);
+    f.settle();
+    for node in ["a", "b"] {
+        let attempt = f.claim(node);
+        let result = Value::text(node.repeat(length));
+        let task = TaskReport { outcome: Outcome::Ok.into(), result: Some(result), ..Default::default() };
+        f.commit(report(&attempt, &Report { tasks: vec![task], ..Default::default() }, false)).unwrap();
+    }
+    f.settle();
+    f
+}
+
+#[test]
+fn results_of_all_nodes_are_handed_on_by_name_with_those_of_a_retried_run() {
+    let mut f = with_results(1);
+    let attempt = f.claim("b");
+    let work = work(&f.world, &attempt).unwrap().work;
+    let all = Value::map([("old", "before"), ("a", "a"), ("b", "b")].map(|(name, text)| (name, Value::text(text))));
+    assert_eq!(work.all, [("t0".to_owned(), all)].into());
+}
+
+#[test]
+fn results_of_all_nodes_that_are_too_long_are_withheld_by_name() {
+    let mut f = with_results(600 * 1024);
+    let attempt = f.claim("b");
+    let work = work(&f.world, &attempt).unwrap().work;
+    assert!(work.all.is_empty() && work.all_withheld == ["t0"]);
+}

@@ -246,8 +246,8 @@ fn start<'f>(
     };
     Ok(match base {
         Base::Root(root) => {
-            if let (Root::Results | Root::Shared, Some(id)) = (root, path.first()) {
-                context.known(id)?;
+            if let (Root::Results | Root::Shared | Root::All, Some(id)) = (root, path.first()) {
+                context.known(root, id)?;
             }
             Cow::Borrowed(context.root(root)?)
         }

@@ -249,3 +249,28 @@ fn thrown_switch_ends_the_running_task() {
     assert_eq!(outcome.count(Outcome::Cancelled), 1);
     assert!(!outcome.is_success());
 }
+
+#[test]
+fn this_machine_alone_is_all_nodes() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - {name: say, command.query: {argv: [echo, hello]}}
+    - {name: hear, assert.that: {conditions: ["size(all.say) == 1", "all.say[node.name].stdout == 'hello'"]}}
+"#;
+    let seen = done(root.path(), tasks, |_| {});
+    assert_eq!(seen.outcomes, [Outcome::Ok, Outcome::Ok], "{:?}", seen.messages);
+}
+
+#[test]
+fn what_another_node_does_is_refused() {
+    let local = LocalRun {
+        book: book("    - {name: drain, delegateTo: {nodes: [lb1]}, command.run: {argv: [x]}}"),
+        ..LocalRun::default()
+    };
+    match run(&local, &Cancel::new().unwrap(), &mut |_| {}) {
+        Err(LocalError::Refused { reason, violations, .. }) => {
+            assert_eq!((reason.as_str(), violations[0].field.as_str()), ("NeedsCluster", "spec.tasks[0].delegateTo"));
+        }
+        other => panic!("{other:?}"),
+    }
+}
