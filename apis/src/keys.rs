@@ -162,6 +162,8 @@ pub enum Parsed {
     Events { namespace: String, batch: String },
     /// `eventmarks/<source>`
     EventMark { source: String },
+    /// `picks/<namespace>/<name>`
+    Pick { namespace: String, name: String },
 }
 
 /// Reads a key. `None`: not one of ours.
@@ -194,6 +196,7 @@ pub fn parse(key: &Key) -> Option<Parsed> {
         ["servers", uid] => Parsed::Server { uid: own(uid) },
         ["tokens", id] => Parsed::Token { id: own(id) },
         ["events", namespace, batch] => Parsed::Events { namespace: own(namespace), batch: own(batch) },
+        ["picks", namespace, name] => Parsed::Pick { namespace: own(namespace), name: own(name) },
         ["eventmarks", source] => Parsed::EventMark { source: own(source) },
         _ => return None,
     })
@@ -338,6 +341,11 @@ pub fn events_prefix(namespace: Option<&str>) -> Key {
     })
 }
 
+/// Which nodes a sticky pick chose.
+pub fn pick(namespace: &str, name: &str) -> Key {
+    Key(format!("picks/{namespace}/{name}"))
+}
+
 /// The highest stored number of an event source.
 pub fn event_mark(source: &str) -> Key {
     Key(format!("eventmarks/{source}"))
@@ -358,6 +366,7 @@ mod tests {
             parse(&object("nodes", "", "web1")),
             Some(Parsed::Object { kind: "nodes".into(), namespace: "".into(), name: "web1".into() })
         );
+        assert_eq!(parse(&pick("s", "p")), Some(Parsed::Pick { namespace: "s".into(), name: "p".into() }));
         assert_eq!(parse(&gate("r")), Some(Parsed::Gate { run: "r".into() }));
         for key in ["web", "deploy a/b", "100%", "ü", "a%2Fb", ""] {
             let parsed = Parsed::Concurrency { namespace: "shop".into(), key: key.into() };

@@ -86,7 +86,7 @@ fn targets(walk: &mut Walk<'_, '_>, node: &Node<'_>, path: &Path<'_>) {
         other => other.is_some(),
     };
     let all = node.get("all").and_then(Node::scalar) == Some(Scalar::Bool(true));
-    let later = given("eventNode") || given("pick");
+    let later = given("eventNode");
     if !all && !later && !["nodes", "nodeGroups", "selector", "where"].into_iter().any(given) {
         let message =
             "says of no node that it is meant: give `nodes`, `nodeGroups`, `selector` or `where`, or say `all: true`";

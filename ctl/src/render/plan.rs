@@ -28,6 +28,11 @@ pub(crate) fn snapshot(plan: &Snapshot) -> String {
         let mode = if lock.mode() == LockMode::Read { "Read" } else { "Write" };
         let _ = writeln!(out, "lock {} {mode}", lock.name);
     }
+    for pick in &plan.picks {
+        let names = pick.nodes.iter().filter_map(|uid| plan.nodes.iter().find(|node| node.uid == *uid));
+        let names: Vec<&str> = names.map(|node| node.name.as_str()).collect();
+        let _ = writeln!(out, "pick {}: {}", pick.name, names.join(" "));
+    }
     for (number, group) in plan.groups.iter().enumerate() {
         group_lines(&mut out, plan, number, group);
     }

@@ -86,6 +86,18 @@ pub(crate) fn targets(given: &Targets, field: &str, violations: &mut Vec<Violati
     if !given.r#where.is_empty() {
         only(&given.r#where, &format!("{field}.where"), violations);
     }
+    let Some(pick) = &given.pick else { return };
+    if given.limit == 0 {
+        let message = "chooses so many as `limit` says: give it, too";
+        violations.push(of_field("Required", format!("{field}.limit"), message));
+    }
+    if !pick.order_by.is_empty() {
+        only(&pick.order_by, &format!("{field}.pick.orderBy"), violations);
+    }
+    if pick.on_missing != 0 && pick.sticky.is_empty() {
+        let message = "says what becomes of a choice that is remembered: give `sticky`, too, or leave it out";
+        violations.push(of_field("Required", format!("{field}.pick.sticky"), message));
+    }
 }
 
 fn options(given: Option<&RunOptions>, violations: &mut Vec<Violation>) {

@@ -20,6 +20,7 @@ use crate::references::{References, Root};
 mod delegate;
 mod gate;
 mod order;
+mod pick;
 mod retry;
 mod segments;
 mod targets;
@@ -42,6 +43,8 @@ pub struct Admission<'a> {
     pub nodes: &'a [AdmissionNode<'a>],
     /// Every NodeGroup.
     pub groups: &'a [&'a NodeGroup],
+    /// What sticky picks of the Run's namespace chose: uids of nodes, by name.
+    pub picks: &'a BTreeMap<String, Vec<String>>,
     /// The Config named `cluster`.
     pub config: Option<&'a Config>,
     /// Now, in milliseconds since the epoch: when the Run was created, if it does not say so itself.
@@ -136,7 +139,7 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
     }
     let inputs = check::inputs::resolve(sources.inputs, &sources.run.inputs)
         .map_err(|violations| Rejection::of("InvalidInputs", violations))?;
-    let inventory = targets::Inventory::new(admission.nodes, admission.groups);
+    let inventory = targets::Inventory::new(admission.nodes, admission.groups, admission.picks);
     let chosen = choose(&sources, &inventory)?;
     let serialized = sources.options.serialize.is_some() || sources.tasks.iter().any(|task| task.serialize.is_some());
     let on_unreachable = match sources.options.on_unreachable() {
@@ -160,6 +163,7 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
         groups,
         segments,
         delegates,
+        picks: inventory.picks(),
         locks: sources.locks.to_vec(),
         approval: sources.approval,
         inputs,

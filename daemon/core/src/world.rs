@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_apis::{
     commit::{Commit, Entry, Operation, Revision},
     keys::{self, Attempt, Key, Parsed},
-    v1alpha::{ConcurrencyRecord, Leader, Lock, Session},
+    v1alpha::{ConcurrencyRecord, Leader, Lock, Session, StickyPick},
 };
 use prost::Message;
 use thiserror::Error;
@@ -48,6 +48,8 @@ pub struct World {
     concurrency: BTreeMap<Key, Stored<ConcurrencyRecord>>,
     /// What admins hold, and what is poisoned.
     locks: BTreeMap<Key, Stored<Lock>>,
+    /// By namespace and name.
+    picks: BTreeMap<(String, String), Stored<StickyPick>>,
     /// Runs that a step must look at: those with a cursor, and those that wait for admission.
     live: BTreeSet<String>,
     /// By node: attempts that it may have, or may take.
@@ -98,6 +100,17 @@ impl World {
     /// Whether a server holds a stream of the node.
     pub fn session(&self, node: &str) -> Option<&Session> {
         self.sessions.get(node).map(|session| &session.value)
+    }
+
+    /// What a sticky pick chose.
+    pub fn pick(&self, namespace: &str, name: &str) -> Option<&Stored<StickyPick>> {
+        self.picks.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// The sticky picks of a namespace: uids of nodes by name.
+    pub fn picks(&self, namespace: &str) -> BTreeMap<String, Vec<String>> {
+        let own = self.picks.iter().filter(|((of, _), _)| of == namespace);
+        own.map(|((_, name), pick)| (name.clone(), pick.value.nodes.clone())).collect()
     }
 
     /// Nodes with a session.
@@ -174,6 +187,13 @@ impl World {
                     self.sessions.insert(node, Stored { value, revision: entry.mod_revision });
                 }
             }
+            Parsed::Pick { namespace, name } => {
+                let value = StickyPick::decode(entry.value.as_slice()).map_err(corrupt)?;
+                let key = (namespace, name);
+                if self.picks.get(&key).is_none_or(|known| known.revision <= entry.mod_revision) {
+                    self.picks.insert(key, Stored { value, revision: entry.mod_revision });
+                }
+            }
             Parsed::Object { kind, .. } if kind == "runs" => self.put_run(entry).map_err(corrupt)?,
             Parsed::Object { kind, .. } if kind == "locks" => {
                 let value = Lock::decode(entry.value.as_slice()).map_err(corrupt)?;
@@ -213,6 +233,7 @@ impl World {
             Parsed::Session { node } => {
                 self.sessions.remove(&node);
             }
+            Parsed::Pick { namespace, name } => drop(self.picks.remove(&(namespace, name))),
             Parsed::Object { kind, .. } if kind == "runs" => {
                 let Some(uid) = self.by_key.remove(key) else { return };
                 self.change(&uid, |run| run.object = None);

@@ -231,6 +231,7 @@ fn snapshot(local: &LocalRun, texts: &BookTexts) -> Result<Snapshot, LocalError>
         book: Some(&local.book),
         nodes: &[AdmissionNode { node: &node, up: true }],
         groups: &[],
+        picks: &BTreeMap::new(),
         config: None,
         now_ms: now_ms(),
         retry: None,

@@ -185,6 +185,18 @@ fn each_mistake_is_named_with_its_field_and_what_to_do() {
             "Reference spec.runOptions.serialize.gate: reads `all`: a gate looks at its own node",
         ),
         (
+            "  targets: {all: true, pick: {sticky: a}}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Required spec.targets.limit: chooses so many as `limit` says",
+        ),
+        (
+            "  tasks: [{name: a, command.run: {argv: [x]}, targets: {all: true, limit: 1, pick: {orderBy: vars.x}}}]",
+            "Reference spec.tasks[0].targets.pick.orderBy: reads `vars.x`",
+        ),
+        (
+            "  targets: {all: true, limit: 1, pick: {onMissing: Choose}}\n  tasks: [{name: a, command.run: {argv: [x]}}]",
+            "Required spec.targets.pick.sticky: says what becomes of a choice that is remembered",
+        ),
+        (
             "  inputs: {version: {type: string}}\n  tasks: [{name: a, command.run: {argv: [\"${{ inputs.vresion }}\"]}}]",
             "reads `inputs.vresion`, which the book does not declare: did you mean `version`?",
         ),

@@ -63,7 +63,9 @@ impl<'c> Choosing<'c> {
     /// The one node that is meant. `limit: 1` takes the first that can work.
     fn choose(&self, given: &Targets, for_node: &str) -> Result<AdmissionNode<'c>, Rejection> {
         let task = self.task;
-        let unlimited = Targets { limit: 0, ..given.clone() };
+        // A pick chooses by itself.
+        let limit = if given.pick.is_some() { given.limit } else { 0 };
+        let unlimited = Targets { limit, ..given.clone() };
         let chosen = self.inventory.choose(&unlimited, &self.inventory.all()).map_err(|mut rejection| {
             rejection.message = format!("the task `{task}`: delegateTo: {}", rejection.message);
             rejection

@@ -17,6 +17,8 @@ pub(super) fn compile(admission: &Admission<'_>) -> Result<Snapshot, Rejection> 
     }
     keep_work(&mut snapshot, &places);
     judge_delegates(&mut snapshot, admission)?;
+    // Remembered by the Run that made them.
+    snapshot.picks.clear();
     snapshot.shared.extend(retry.shared.clone());
     snapshot.all.extend(retry.all.clone());
     snapshot.sealed_shared.extend(retry.sealed_shared.clone());

@@ -1,11 +1,13 @@
 //! Which nodes targets mean. Knows nodes and NodeGroups; an empty match is never all.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_apis::nearest::nearest;
 use lockstep_apis::selector::Selector;
-use lockstep_apis::v1alpha::{NodeGroup, Targets, Value};
+use lockstep_apis::v1alpha::{NodeGroup, SnapshotPick, Targets, Value};
 
+use super::pick::Picks;
 use super::{AdmissionNode, Rejection};
 use crate::context::Context;
 use crate::expression::{EvaluationError, Expression};
@@ -15,14 +17,25 @@ use crate::references::Root;
 pub(super) struct Inventory<'a> {
     nodes: BTreeMap<&'a str, AdmissionNode<'a>>,
     groups: BTreeMap<&'a str, &'a NodeGroup>,
+    picks: RefCell<Picks>,
 }
 
 impl<'a> Inventory<'a> {
-    pub(super) fn new(nodes: &[AdmissionNode<'a>], groups: &[&'a NodeGroup]) -> Self {
+    pub(super) fn new(
+        nodes: &[AdmissionNode<'a>],
+        groups: &[&'a NodeGroup],
+        picks: &BTreeMap<String, Vec<String>>,
+    ) -> Self {
         Self {
+            picks: RefCell::new(Picks::new(picks)),
             nodes: nodes.iter().map(|node| (name(node), *node)).collect(),
             groups: groups.iter().filter_map(|group| Some((group.metadata.as_ref()?.name.as_str(), *group))).collect(),
         }
+    }
+
+    /// The sticky choices that were made.
+    pub(super) fn picks(&self) -> Vec<SnapshotPick> {
+        self.picks.borrow().made()
     }
 
     /// Every node, in order of name.
@@ -55,8 +68,14 @@ impl<'a> Inventory<'a> {
             }
         }
         chosen.sort_by(|a, b| name(a).cmp(name(b)));
-        if targets.limit > 0 {
-            chosen.truncate(targets.limit as usize);
+        match &targets.pick {
+            _ if targets.limit == 0 => {}
+            None => chosen.truncate(targets.limit as usize),
+            Some(pick) => {
+                let name_of = |uid: &str| self.nodes.values().find(|node| self::uid(node) == uid).map(name);
+                chosen = self.picks.borrow_mut().choose(pick, targets.limit as usize, chosen, name_of)?;
+                chosen.sort_by(|a, b| name(a).cmp(name(b)));
+            }
         }
         Ok(chosen)
     }
@@ -148,6 +167,10 @@ impl<'a> Inventory<'a> {
 
 pub(super) fn name<'a>(node: &AdmissionNode<'a>) -> &'a str {
     node.node.metadata.as_ref().map_or("", |metadata| &metadata.name)
+}
+
+pub(super) fn uid<'a>(node: &AdmissionNode<'a>) -> &'a str {
+    node.node.metadata.as_ref().map_or("", |metadata| &metadata.uuid)
 }
 
 fn selector(text: &str) -> Result<Option<Selector>, Rejection> {

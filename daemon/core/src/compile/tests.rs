@@ -9,6 +9,7 @@ use super::*;
 struct Cluster {
     nodes: Vec<(Node, bool)>,
     groups: Vec<NodeGroup>,
+    picks: BTreeMap<String, Vec<String>>,
     config: Option<Config>,
 }
 
@@ -22,7 +23,7 @@ fn cluster(count: usize) -> Cluster {
         let status = NodeStatus { facts: Some(facts.into()), ..NodeStatus::default() };
         (Node { metadata: Some(metadata), spec: None, status: Some(status) }, true)
     };
-    Cluster { nodes: (1..=count).map(node).collect(), groups: Vec::new(), config: None }
+    Cluster { nodes: (1..=count).map(node).collect(), groups: Vec::new(), picks: BTreeMap::new(), config: None }
 }
 
 impl Cluster {
@@ -56,6 +57,7 @@ impl Cluster {
             book,
             nodes: &nodes,
             groups: &groups,
+            picks: &self.picks,
             config: self.config.as_ref(),
             now_ms: 1_000,
             retry,
@@ -440,6 +442,56 @@ fn targets_choose_these_nodes() {
         };
         assert!(found.starts_with(expected) && (expected.contains(':') || found == expected), "{targets}: {found}");
     }
+}
+
+#[test]
+fn a_pick_takes_the_first_in_its_order() {
+    let spec = |pick: &str| {
+        format!("  targets: {{all: true, limit: 2, pick: {pick}}}\n  tasks: [{{name: a, command.run: {{argv: [x]}}}}]")
+    };
+    let nodes = |spec: &str| {
+        let snapshot = cluster(5).compile(&run("  taskBooks: [web]"), Some(&book(spec))).unwrap();
+        snapshot.nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(nodes(&spec("{orderBy: 0 - facts.cpu.count}")), "n4 n5");
+    assert_eq!(nodes(&spec("{orderBy: node.labels.role}")), "n2 n4");
+}
+
+const STICKY: &str = "  targets: {all: true}\n  tasks:\n    - {name: init, command.run: {argv: [x]}, targets: {selector: \
+                      role=db, limit: 1, pick: {sticky: founder, onMissing: MISSING}}}\n    - {name: token, \
+                      command.run: {argv: [x]}, targets: {all: true, limit: 1, pick: {sticky: founder}}}";
+
+#[test]
+fn a_sticky_pick_is_one_choice_for_all_that_name_it_and_is_remembered() {
+    let mut cluster = cluster(4);
+    let book = book(&STICKY.replace("MISSING", "Fail"));
+    let first = cluster.compile(&run("  taskBooks: [web]"), Some(&book)).unwrap();
+    assert_eq!(transcript(&first), "all at once, StopNow after 0: 4[n1 n2 n3 n4]\n  n2: init\n  n2: token");
+    let pick = |nodes: &[&str], before: &[&str]| lockstep_apis::v1alpha::SnapshotPick {
+        name: "founder".to_owned(),
+        nodes: nodes.iter().map(|uid| (*uid).to_owned()).collect(),
+        before: before.iter().map(|uid| (*uid).to_owned()).collect(),
+    };
+    assert_eq!(first.picks, [pick(&["uid-n2"], &[])]);
+    cluster.picks = BTreeMap::from([("founder".to_owned(), vec!["uid-n4".to_owned()])]);
+    let later = cluster.compile(&run("  taskBooks: [web]"), Some(&book)).unwrap();
+    assert!(transcript(&later).ends_with("n4: init\n  n4: token"));
+    assert_eq!(later.picks, [pick(&["uid-n4"], &["uid-n4"])]);
+}
+
+#[test]
+fn a_sticky_pick_that_is_missing_is_refused_or_replaced() {
+    let mut cluster = cluster(4);
+    cluster.picks = BTreeMap::from([("founder".to_owned(), vec!["uid-n3".to_owned()])]);
+    let of_book = |cluster: &Cluster, missing: &str| of(cluster, &STICKY.replace("MISSING", missing));
+    assert_eq!(
+        of_book(&cluster, "Fail"),
+        "PickMissing: the task `init`: the pick `founder` is n3, which the targets no longer mean: with `onMissing: \
+         Choose` another one takes its place"
+    );
+    cluster.picks = BTreeMap::from([("founder".to_owned(), vec!["uid-gone".to_owned()])]);
+    assert!(of_book(&cluster, "Fail").contains("the pick `founder` is a node that is gone (uid-gone)"));
+    assert!(of_book(&cluster, "Choose").ends_with("n2: init\n  n2: token"));
 }
 
 #[test]

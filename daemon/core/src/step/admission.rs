@@ -3,7 +3,7 @@
 use lockstep_apis::{
     commit::{Commit, Compare, Term},
     keys,
-    v1alpha::{Approval, Cursor, Gate, GateReasonType, RunPhase, RunStatus, Snapshot},
+    v1alpha::{Approval, Cursor, Gate, GateReasonType, RunPhase, RunStatus, Snapshot, StickyPick},
 };
 use prost::Message;
 use thiserror::Error;
@@ -47,6 +47,7 @@ pub fn admission(world: &World, term: Term, run: &str, snapshot: &Snapshot) -> R
         |at: usize, piece: &[u8]| (keys::snapshot_chunk(run, at as u32, &hash), chunk_value(count as u32, piece));
     let chunks: Vec<_> = (0..count).map(|at| chunk(at, pieces.next().unwrap_or_default())).collect();
 
+    let Some(picks) = picks(world, run, snapshot) else { return Ok(Vec::new()) };
     let (admission, _) = world.highest();
     let cursor = Cursor {
         admission: admission + 1,
@@ -59,6 +60,8 @@ pub fn admission(world: &World, term: Term, run: &str, snapshot: &Snapshot) -> R
         .when(term.compare())
         .when(Compare::ModRevision(outcome::object_key(&object.value), object.revision))
         .create(keys::cursor(run), cursor.encode_to_vec());
+    (last.compares, last.operations) =
+        ([last.compares, picks.compares].concat(), [last.operations, picks.operations].concat());
     let awaited = snapshot
         .approval
         .map(awaited)
@@ -94,6 +97,29 @@ fn awaited(approval: Approval) -> &'static str {
         true => "it waits for `lockstep approve` by another person than the one that created it",
         false => "it waits for `lockstep approve`",
     }
+}
+
+/// Remembers a Run's sticky choices. `None`: what was remembered when they were made has changed since; the Run is to be
+/// compiled anew.
+fn picks(world: &World, run: &str, snapshot: &Snapshot) -> Option<Commit> {
+    let mut commit = Commit::new();
+    for pick in &snapshot.picks {
+        let key = keys::pick(&snapshot.namespace, &pick.name);
+        let known = world.pick(&snapshot.namespace, &pick.name);
+        if known.map_or(&[][..], |known| &known.value.nodes) != pick.before {
+            return None;
+        }
+        commit = match known {
+            Some(known) => commit.when(Compare::ModRevision(key.clone(), known.revision)),
+            None => commit.when(Compare::Absent(key.clone())),
+        };
+        if pick.nodes != pick.before {
+            let (nodes, run_uid) = (pick.nodes.clone(), run.to_owned());
+            let value = StickyPick { nodes, run_uid, at_ms: snapshot.created_ms };
+            commit = commit.put(key, value.encode_to_vec());
+        }
+    }
+    Some(commit)
 }
 
 /// The commit that ends a Run which cannot be compiled. `None` if the world knows no such Run that waits for admission.

@@ -4,7 +4,7 @@ mod delegates;
 
 use lockstep_apis::{
     commit::{Compare, Term},
-    v1alpha::{EarlyEnd, LockMode, OnFailure, OnInterrupt, Outcome, RunPhase, Snapshot},
+    v1alpha::{EarlyEnd, LockMode, OnFailure, OnInterrupt, Outcome, RunPhase, Snapshot, SnapshotPick},
 };
 
 use crate::{
@@ -451,4 +451,24 @@ fn a_cancel_that_commits_first_wins_over_the_end() {
     assert!(matches!(f.commit(end), Err(Compare::ModRevision(..))));
     f.settle();
     assert_eq!(f.phase("r"), RunPhase::Cancelled);
+}
+
+#[test]
+fn a_sticky_choice_is_remembered_by_the_commit_that_admits_and_not_over_a_newer_one() {
+    let mut f = Fixture::new();
+    let choosing = |run: &str, nodes: &[&str], before: &[&str]| {
+        let texts = |uids: &[&str]| uids.iter().map(|uid| (*uid).to_owned()).collect();
+        let pick = SnapshotPick { name: "founder".into(), nodes: texts(nodes), before: texts(before) };
+        Snapshot { picks: vec![pick], ..plan(run, &["a", "b"], 2) }
+    };
+    f.admit(choosing("r", &["a"], &[]));
+    assert_eq!(f.world.picks("shop"), [("founder".to_owned(), vec!["a".to_owned()])].into());
+    // Compiled before r was admitted: it would choose again, and is compiled anew.
+    let late = choosing("s", &["b"], &[]);
+    f.create(&late);
+    assert!(step::admission(&f.world, f.term, "s", &late).unwrap().is_empty());
+    for commit in step::admission(&f.world, f.term, "s", &choosing("s", &["b"], &["a"])).unwrap() {
+        f.commit(commit).unwrap();
+    }
+    assert_eq!(f.world.picks("shop")["founder"], ["b"]);
 }
