@@ -64,8 +64,8 @@ pub(crate) enum Command {
     Resume(RunName),
     /// Start a new Run for the nodes of an ended one that did not succeed.
     Retry(Retry),
-    /// Start a Run anew with the same spec, of the book as it is now.
-    Rerun(Retry),
+    /// Start a Run anew with the same spec, of the book as it is now; with other inputs if they are given.
+    Rerun(Rerun),
     /// What a Run or a node waits for, and what that waits for.
     Why(Why),
     /// Give free the place of a node that does not report.
@@ -285,6 +285,24 @@ pub(crate) struct Approve {
 pub(crate) struct Retry {
     /// The ended Run.
     pub(crate) run: String,
+    /// Wait for the new Run's end.
+    #[arg(short, long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Rerun {
+    /// The Run.
+    pub(crate) run: String,
+    /// An input in place of the old one, name=value; may be repeated.
+    #[arg(short, long = "input", value_name = "NAME=VALUE")]
+    pub(crate) inputs: Vec<String>,
+    /// A variable in place of the old one, name=value; may be repeated. The value is read as YAML.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// A name for the new Run; default: the book's with a suffix.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
     /// Wait for the new Run's end.
     #[arg(short, long)]
     pub(crate) wait: bool,

@@ -27,20 +27,19 @@ pub struct Rig {
 
 impl Rig {
     /// Boots the hosts and returns when all nodes are ready. `lab` names them, `subnet` is their network's first three
-    /// octets; `more` is shown in every host beside the programs and the shared folder.
-    pub fn up(lab: &str, subnet: &str, more: &[String]) -> Result<Rig> {
+    /// octets; `packages` is a folder of `.deb` files that is their only package source.
+    pub fn up(lab: &str, subnet: &str, packages: Option<&Path>) -> Result<Rig> {
         let shared = tempfile::tempdir()?;
         let addresses = [1, 2, 3].map(|n| format!("{subnet}.{n}"));
         etcd::write_certificates(shared.path(), &addresses.each_ref().map(String::as_str))?;
         let programs = programs()?;
         let etcd = etcd::find(&std::env::var_os("PATH").unwrap_or_default())?;
-        let mut binds = vec![
+        let binds = [
             format!("{}:/opt/lockstep:ro", programs.display()),
             format!("{}:/usr/local/bin/etcd:ro", etcd.display()),
             format!("{}:/shared", shared.path().display()),
         ];
-        binds.extend_from_slice(more);
-        let lab = Lab::up(3, &LabOptions { name: lab, subnet, binds: &binds, packages: None })?;
+        let lab = Lab::up(3, &LabOptions { name: lab, subnet, binds: &binds, packages })?;
         let rig = Rig { lab, shared };
         rig.start_etcd()?;
         rig.start_daemons()?;
@@ -103,7 +102,7 @@ impl Rig {
         init.extend(["--context-file".into(), "/shared/context.yaml".into()]);
         init.extend(etcd);
         self.exec("h1", &init)?;
-        self.exec("h1", &serve())?;
+        self.start_daemon("h1")?;
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = self.ctl(&["status"]) {
             ensure!(Instant::now() < deadline, "the first server does not answer: {error:#}");
@@ -114,13 +113,18 @@ impl Rig {
             let mut join = daemon("join", &host, &format!("{}:7400", self.lab.address(n)));
             join.extend([token.trim().into(), "--server".into(), "--server-address".into(), first.clone()]);
             self.exec(&host, &join)?;
-            self.exec(&host, &serve())?;
+            self.start_daemon(&host)?;
         }
         let deadline = Instant::now() + PATIENCE;
         while !self.ctl(&["status"]).is_ok_and(|text| text.contains("3 of 3 ready")) {
             ensure!(Instant::now() < deadline, "the nodes do not become ready");
         }
         Ok(())
+    }
+
+    /// Starts a host's daemon, as a unit of systemd that is restarted when it dies.
+    pub fn start_daemon(&self, host: &str) -> Result<()> {
+        self.exec(host, &serve())
     }
 
     /// Waits until a former fault is over: every node ready, and somebody leads.
@@ -138,15 +142,19 @@ impl Rig {
         let mut failure = String::new();
         // Like any admin's machine, it may ask another server when one is gone.
         for host in HOSTS {
-            let mut argv = vec!["timeout", "10", "/opt/lockstep/lockstep", "--context", "/shared/context.yaml"];
-            argv.extend(arguments);
-            let done = self.lab.try_exec(host, &argv)?;
+            let done = self.ctl_on(host, "10", arguments)?;
             if done.status.success() {
                 return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
             }
             failure = said(&done);
         }
         bail!("lockstep {arguments:?}: {failure}")
+    }
+
+    /// The admin's tool on one host, however it ends; killed after so many seconds.
+    pub fn ctl_on(&self, host: &str, seconds: &str, arguments: &[&str]) -> Result<Output> {
+        let argv = ["timeout", seconds, "/opt/lockstep/lockstep", "--context", "/shared/context.yaml"];
+        self.lab.try_exec(host, &[&argv, arguments].concat())
     }
 
     fn exec(&self, host: &str, argv: &[String]) -> Result<()> {

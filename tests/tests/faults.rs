@@ -129,7 +129,7 @@ impl std::ops::Deref for Faults {
 
 impl Faults {
     fn up() -> Result<Faults> {
-        let rig = Rig::up("faults", "10.78.0", &[])?;
+        let rig = Rig::up("faults", "10.78.0", None)?;
         fs::write(rig.file("book.yaml"), book())?;
         rig.ctl(&["apply", "-f", "/shared/book.yaml"])?;
         Ok(Faults { rig })

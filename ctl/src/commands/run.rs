@@ -2,7 +2,7 @@
 
 use super::{get, run_name};
 use crate::{
-    cli::{Retry, Run as Arguments, RunSpecArguments},
+    cli::{Rerun, Retry, Run as Arguments, RunSpecArguments},
     context::Session,
     error::{Error, Result},
     render::progress::Progress,
@@ -42,10 +42,19 @@ pub(crate) async fn retry(session: &Session, retry: &Retry) -> Result<()> {
     follow(session, Object { kind: Some(Message::Run(run)) }, "created", retry.wait).await
 }
 
-pub(crate) async fn rerun(session: &Session, rerun: &Retry) -> Result<()> {
+pub(crate) async fn rerun(session: &Session, rerun: &Rerun) -> Result<()> {
     let old = get::fetch(session, get::kind("Run")?, run_name(&rerun.run)).await?;
     let Some(Message::Run(old)) = old.kind else { return Err(Error::Usage(format!("{} is no run", rerun.run))) };
-    create(session, again_of(&old), rerun.wait).await
+    let mut again = again_of(&old);
+    if let Some(spec) = &mut again.spec {
+        let book = declared(session, spec.task_books.first().map(String::as_str), &rerun.inputs).await?;
+        spec.inputs.extend(inputs(&rerun.inputs, &book)?);
+        spec.set.extend(set(&rerun.set)?);
+    }
+    if let (Some(name), Some(metadata)) = (&rerun.name, &mut again.metadata) {
+        metadata.name.clone_from(name);
+    }
+    create(session, again, rerun.wait).await
 }
 
 /// A new Run that is asked for what the old one was: nothing that servers added.
@@ -87,14 +96,7 @@ async fn create(session: &Session, run: Run, wait: bool) -> Result<()> {
 /// What a Run is asked to do, from the command line.
 pub(crate) async fn spec(session: &Session, book: Option<&str>, given: &RunSpecArguments) -> Result<RunSpec> {
     let book = book.map(|b| ["taskbook/", "book/"].iter().find_map(|p| b.strip_prefix(p)).unwrap_or(b));
-    // The book's declarations say whether `5` is a number or a text; without inputs they are not needed.
-    let declared = match book {
-        Some(name) if !given.inputs.is_empty() => match get::fetch(session, get::kind("TaskBook")?, name).await?.kind {
-            Some(Message::TaskBook(book)) => book,
-            _ => TaskBook::default(),
-        },
-        _ => TaskBook::default(),
-    };
+    let declared = declared(session, book, &given.inputs).await?;
     Ok(RunSpec {
         task_books: book.map(str::to_owned).into_iter().collect(),
         targets: targets(given),
@@ -103,6 +105,15 @@ pub(crate) async fn spec(session: &Session, book: Option<&str>, given: &RunSpecA
         priority: given.priority,
         ..RunSpec::default()
     })
+}
+
+/// The book, whose declarations say whether `5` is a number or a text. Without inputs it is not needed, nor asked for.
+async fn declared(session: &Session, book: Option<&str>, given: &[String]) -> Result<TaskBook> {
+    let Some(name) = book.filter(|_| !given.is_empty()) else { return Ok(TaskBook::default()) };
+    match get::fetch(session, get::kind("TaskBook")?, name).await?.kind {
+        Some(Message::TaskBook(book)) => Ok(book),
+        _ => Ok(TaskBook::default()),
+    }
 }
 
 /// Values of `--input`, with the types that the book declares.
