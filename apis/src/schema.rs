@@ -251,7 +251,8 @@ mod tests {
         let task = &schema["$defs"]["Task"]["properties"];
         assert_eq!(task["file.managed"]["$ref"], "#/$defs/file.managed");
         assert_eq!(task["timeout"]["default"], "10m");
-        assert_eq!(task["loop"]["not"], json!({}));
+        assert_eq!(task["include"]["not"], json!({}));
+        assert_eq!(task["loopLimit"]["maximum"], 10_000);
         assert_eq!(task["runOnce"]["description"], "One node does it, for all: the first in order of name.");
         assert_eq!(schema["$defs"]["file.managed"]["required"], json!(["path"]));
         assert_eq!(schema["$defs"]["TaskBookSpec"]["required"], json!(["tasks"]));

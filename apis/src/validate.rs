@@ -89,8 +89,8 @@ mod tests {
         assert_eq!(object(&book(good.clone())), []);
         let bad = Task { parameters: parameters(serde_json::json!({"argvv": ["id"]})), loop_limit: 3, ..good };
         let violations = object(&book(bad));
-        assert_eq!(reasons(&violations), ["NotYet", "UnknownField", "OneOf"]);
-        assert_eq!(violations[1].field, "spec.tasks[0].command.run.argvv");
+        assert_eq!(reasons(&violations), ["UnknownField", "OneOf", "NoMatch"]);
+        assert_eq!(violations[0].field, "spec.tasks[0].command.run.argvv");
         assert_eq!(reasons(&object(&Object::default())), ["NoMatch"]);
     }
 

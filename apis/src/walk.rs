@@ -338,9 +338,14 @@ impl Walk<'_, '_> {
         }
         let spelled = node.get("action").is_some();
         match actions.as_slice() {
+            [] if node.get("block").is_some() => {}
             [] => {
                 let message = "a task needs an action: a key with a dot, as in `command.run: {argv: [id]}`";
                 self.violations.push(node.at, path, "NoAction", message);
+            }
+            [(name, at, _)] if node.get("block").is_some() => {
+                let message = format!("a block has no action of its own; put {} into it as a task", shown(name));
+                self.violations.push(*at, path, "TwoActions", message);
             }
             [(name, at, parameters)] => {
                 let parameters = if spelled { given } else { *parameters };

@@ -443,6 +443,46 @@ fn counts_durations_and_tasks_are_held_to_their_ranges() {
             "spec.tasks[0]",
         ),
         row("B30 no action", task("name: nothing"), "NoAction", (4, 5), "spec.tasks[0]"),
+        row("B30 block", task("block: [{time.sleep: 1s}]\n  time.sleep: 1s"), "TwoActions", (5, 5), "spec.tasks[0]"),
+        row("B30 empty block", task("block: []"), "OutOfRange", (4, 12), "spec.tasks[0].block"),
+        row("B30 in a block", task("block: [{name: a}]"), "NoAction", (4, 13), "spec.tasks[0].block[0]"),
+        row(
+            "result of a block",
+            task("block: [{time.sleep: 1s}]\n  success: true"),
+            "NoMatch",
+            (5, 5),
+            "spec.tasks[0].success",
+        ),
+        row(
+            "group of a block",
+            task("block: [{time.sleep: 1s}]\n  serialize: 1"),
+            "NoMatch",
+            (5, 5),
+            "spec.tasks[0].serialize",
+        ),
+        row(
+            "rescue of nothing",
+            task("time.sleep: 1s\n  rescue: [{time.sleep: 1s}]"),
+            "NoMatch",
+            (5, 5),
+            "spec.tasks[0].rescue",
+        ),
+        row(
+            "in a rescue",
+            task("block: [{time.sleep: 1s}]\n  rescue: [{comand.run: {argv: [a]}}]"),
+            "UnknownAction",
+            (5, 15),
+            "spec.tasks[0].rescue[0].comand.run",
+        ),
+        row("loop of a block", task("block: [{time.sleep: 1s}]\n  loop: [1]"), "NoMatch", (5, 5), "spec.tasks[0].loop"),
+        row("limit alone", task("time.sleep: 1s\n  loopLimit: 5"), "NoMatch", (5, 5), "spec.tasks[0].loopLimit"),
+        row(
+            "limit",
+            task("time.sleep: 1s\n  loop: [1]\n  loopLimit: 10001"),
+            "OutOfRange",
+            (6, 16),
+            "spec.tasks[0].loopLimit",
+        ),
         row("B30 no tasks", book("tasks: []"), "EmptyTaskBook", (3, 10), "spec.tasks"),
         row(
             "B30 absent",
@@ -507,7 +547,7 @@ fn counts_durations_and_tasks_are_held_to_their_ranges() {
 fn what_comes_later_is_refused_with_a_sentence() {
     check(vec![
         row("even false", book(&format!("trustFacts: false\n{TASKS}")), "NotYet", (3, 3), "spec.trustFacts"),
-        row("loop", task("loop: [1]\n  time.sleep: 1s"), "NotYet", (4, 5), "spec.tasks[0].loop"),
+        row("notify", task("notify: [a]\n  time.sleep: 1s"), "NotYet", (4, 5), "spec.tasks[0].notify"),
         row(
             "fence",
             book(&format!("runOptions: {{onNodeLost: AfterFence}}\n{TASKS}")),

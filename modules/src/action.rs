@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use lockstep_apis::v1alpha::Value;
 use rustix::event::EventfdFlags;
@@ -158,7 +158,7 @@ fn clip(mut message: String) -> String {
 /// The switch that ends a running task. Can be thrown from any thread, once and for good.
 #[derive(Debug)]
 pub struct Cancel {
-    thrown: AtomicBool,
+    thrown: OnceLock<Instant>,
     wake: OwnedFd,
 }
 
@@ -169,19 +169,24 @@ impl Cancel {
     /// No descriptor is left.
     pub fn new() -> std::io::Result<Cancel> {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Cancel { thrown: AtomicBool::new(false), wake })
+        Ok(Cancel { thrown: OnceLock::new(), wake })
     }
 
     /// Throws it.
     pub fn throw(&self) {
-        self.thrown.store(true, Ordering::SeqCst);
+        self.thrown.get_or_init(Instant::now);
         // Fails only when the counter is full, and then it is readable already.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
     /// Whether it was thrown.
     pub fn is_thrown(&self) -> bool {
-        self.thrown.load(Ordering::SeqCst)
+        self.thrown.get().is_some()
+    }
+
+    /// When it was thrown.
+    pub fn thrown_at(&self) -> Option<Instant> {
+        self.thrown.get().copied()
     }
 
     /// Becomes readable when it is thrown.

@@ -132,6 +132,11 @@ fn no_poison_is_caught() {
     caught(Variant::NoPoison, &[Checker::Poison]);
 }
 
+#[test]
+fn a_forgotten_failure_in_a_block_is_caught() {
+    caught(Variant::LeftForgotten, &[Checker::Blocks]);
+}
+
 /// Plays a broken variant until a checker that should object does; says which one, and after how many stories.
 fn caught(variant: Variant, by: &[Checker]) {
     for seed in 0..SEEDS_PER_VARIANT {

@@ -23,7 +23,10 @@ pub(super) fn message(walk: &mut Walk<'_, '_>, message: &Message, node: &Node<'_
             annotations(walk, node, path);
         }
         "Targets" => targets(walk, node, path),
-        "Task" => environment(walk, node, path),
+        "Task" => {
+            environment(walk, node, path);
+            block(walk, node, path);
+        }
         "CommandRun" | "CommandQuery" => program(walk, node, path),
         "FileLine" => line(walk, node, path),
         "CronEntry" => cron_entry(walk, node, path),
@@ -110,6 +113,25 @@ fn environment(walk: &mut Walk<'_, '_>, task: &Node<'_>, path: &Path<'_>) {
                 format!("{} is no name of a variable: letters, digits and `_`, not beginning with a digit", shown(key));
             walk.violations.push(entry.at, &Path::Field(&path, key), "InvalidName", message);
         }
+    }
+}
+
+/// What only an action can have, and what only a block can have.
+fn block(walk: &mut Walk<'_, '_>, task: &Node<'_>, path: &Path<'_>) {
+    let is_block = task.get("block").is_some();
+    for entry in task.entries().unwrap_or_default() {
+        let message = match &*entry.key {
+            "id" | "success" | "changed" | "register" | "retries" if is_block => {
+                "a block has no result of its own that this could be about; give it to the tasks in it"
+            }
+            "loop" | "loopLimit" if is_block => "loops over blocks are not there yet; give `loop` to the tasks in it",
+            "loopLimit" if task.get("loop").is_none() => "limits a `loop`, and there is none",
+            "delegateTo" | "throttle" if is_block => "blocks are not delegated; give this to tasks outside",
+            "serialize" if is_block => "rollout groups of blocks are not there yet; `serialize` the book or a task",
+            "rescue" | "always" if !is_block => "belongs to a `block`: write the tasks that it is for as `block`",
+            _ => continue,
+        };
+        walk.violations.push(entry.at, &Path::Field(path, &entry.key), "NoMatch", message);
     }
 }
 

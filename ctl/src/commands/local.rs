@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &Arguments, namespace: &str) -> Result<()> {
     let _ = printer.out.flush();
     // The process ends here: taking a large book apart first would take as long as some of its tasks.
     std::mem::forget(local);
-    if outcome.is_success() { Ok(()) } else { Err(Error::RunFailed) }
+    if outcome.succeeded { Ok(()) } else { Err(Error::RunFailed) }
 }
 
 /// The one book of the files, and the texts of its tasks, which checking it has parsed.

@@ -69,8 +69,9 @@ fn ignored(node: &RunNode) -> String {
 }
 
 fn why(node: &RunNode) -> String {
+    // The last one: what failed before it was rescued.
     let failed =
-        node.tasks.iter().filter_map(|task| task.report.as_ref().map(|report| (task, report))).find(|(_, report)| {
+        node.tasks.iter().filter_map(|task| task.report.as_ref().map(|report| (task, report))).rfind(|(_, report)| {
             matches!(report.outcome(), Outcome::Failed | Outcome::Interrupted | Outcome::Cancelled) && !report.ignored
         });
     match failed {

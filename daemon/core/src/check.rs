@@ -8,13 +8,17 @@ use lockstep_apis::violation::of_field;
 
 use crate::concurrency;
 use crate::expression::{Expression, Text};
+use crate::outline::Outline;
 use crate::parameters::BookTexts;
 use crate::references::{References, Root};
 
+mod blocks;
 pub(crate) mod gate;
 pub(crate) mod inputs;
+mod loops;
 pub(crate) mod tasks;
 
+pub(crate) use loops::LOOP_LIMIT;
 pub use tasks::default_id;
 
 /// All that is wrong with a book. Fields are paths such as `spec.tasks[2].when`.
@@ -39,7 +43,7 @@ pub fn book_parsed(book: &TaskBook, texts: &BookTexts) -> Vec<Violation> {
     if let Some(own) = &spec.concurrency {
         concurrency::check(own, &declared, &mut violations);
     }
-    violations.extend(tasks::check(&spec.tasks, texts, serialize, &declared).violations);
+    violations.extend(tasks::check(&Outline::of(&spec.tasks), texts, serialize, &declared).violations);
     violations
 }
 
@@ -57,8 +61,9 @@ pub fn run(run: &Run) -> Vec<Violation> {
     options(spec.run_options.as_ref(), &mut violations);
     if !spec.tasks.is_empty() {
         let serialize = spec.run_options.as_ref().and_then(|options| options.serialize.as_ref());
-        let texts = BookTexts::parse(&spec.tasks);
-        violations.extend(tasks::check(&spec.tasks, &texts, serialize, &BTreeSet::new()).violations);
+        let outline = Outline::of(&spec.tasks);
+        let texts = BookTexts::of_outline(&outline);
+        violations.extend(tasks::check(&outline, &texts, serialize, &BTreeSet::new()).violations);
         if let Some(name) = spec.inputs.keys().next() {
             let message = "only a book declares inputs: use `set` for the variables of a Run with tasks of its own";
             violations.push(of_field("UnknownInput", format!("spec.inputs.{name}"), message));

@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::check;
 use crate::check::gate::CheckedGate;
 use crate::check::tasks::{Checked, CheckedTask};
+use crate::outline::Outline;
 use crate::parameters::BookTexts;
 use crate::references::{References, Root};
 
@@ -131,9 +132,10 @@ pub fn compile_parsed(admission: &Admission<'_>, texts: &BookTexts) -> Result<Sn
 
 fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts) -> Result<Snapshot, Rejection> {
     let declared = sources.inputs.keys().map(String::as_str).collect();
-    let checked = check::tasks::check(sources.tasks, texts, sources.options.serialize.as_ref(), &declared);
+    let outline = Outline::of(sources.tasks);
+    let checked = check::tasks::check(&outline, texts, sources.options.serialize.as_ref(), &declared);
     let mut violations = checked.violations.clone();
-    violations.extend(forbidden(sources.tasks, admission.config));
+    violations.extend(forbidden(&checked.tasks, admission.config));
     if !violations.is_empty() {
         return Err(Rejection::of("InvalidBook", violations));
     }
@@ -152,7 +154,8 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
     let mut nodes: Vec<SnapshotNode> =
         chosen.iter().map(|node| snapshot_node(node, on_unreachable, labels.as_ref())).collect();
     let cluster = segments::Nodes { inventory: &inventory, chosen: &chosen, on_unreachable };
-    let segments::Cut { groups, segments, delegates } = segments::cut(&checked, &sources.options, &cluster, &nodes)?;
+    let segments::Cut { groups, segments, delegates } =
+        segments::cut(&outline, &checked, &sources.options, &cluster, &nodes)?;
     if addresses {
         nodes.iter_mut().zip(&chosen).for_each(|(node, of)| node.addresses = of.addresses());
     }
@@ -169,7 +172,7 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
         inputs,
         variables: sources.variables,
         on_unreachable: on_unreachable.into(),
-        concurrent: sources.options.concurrent || sources.run.concurrent || only_reads(sources.tasks),
+        concurrent: sources.options.concurrent || sources.run.concurrent || only_reads(&checked.tasks),
         ..Snapshot::default()
     };
     describe(&mut snapshot, admission, &sources.options);
@@ -272,7 +275,7 @@ fn merged(mut weak: BTreeMap<String, Value>, strong: &BTreeMap<String, Value>) -
 }
 
 /// Actions that the cluster's Config does not allow.
-fn forbidden(tasks: &[Task], config: Option<&Config>) -> Vec<Violation> {
+fn forbidden(tasks: &[CheckedTask<'_>], config: Option<&Config>) -> Vec<Violation> {
     let allowed = config.and_then(|config| config.spec.as_ref()).map_or(&[][..], |spec| &spec.action_allow_list);
     if allowed.is_empty() {
         return Vec::new();
@@ -283,19 +286,20 @@ fn forbidden(tasks: &[Task], config: Option<&Config>) -> Vec<Violation> {
             None => pattern == action,
         })
     };
-    let tasks = tasks.iter().enumerate().filter(|(_, task)| !is_allowed(&task.action));
+    let tasks = tasks.iter().filter(|own| !is_allowed(&own.task.action));
     tasks
-        .map(|(index, task)| {
-            let message = format!("`{}` is not in `actionAllowList` of the Config `cluster`", task.action);
-            of_field("ActionNotAllowed", format!("spec.tasks[{index}].{}", task.action), message)
+        .map(|own| {
+            let action = &own.task.action;
+            let message = format!("`{action}` is not in `actionAllowList` of the Config `cluster`");
+            of_field("ActionNotAllowed", own.leaf.field(&format!(".{action}")), message)
         })
         .collect()
 }
 
-fn only_reads(tasks: &[Task]) -> bool {
-    tasks
-        .iter()
-        .all(|task| params::action(&task.action).is_some_and(|action| action.only_reads(task.parameters.as_ref())))
+fn only_reads(tasks: &[CheckedTask<'_>]) -> bool {
+    tasks.iter().all(|own| {
+        params::action(&own.task.action).is_some_and(|action| action.only_reads(own.task.parameters.as_ref()))
+    })
 }
 
 /// The Run's nodes, in order of name.

@@ -19,6 +19,8 @@ pub struct Context {
     result: Option<Arc<Value>>,
     file: Option<Arc<Value>>,
     checks: Option<Arc<Value>>,
+    failure: Option<Arc<Value>>,
+    item: Option<Arc<(Value, Value)>>,
     unknown: Arc<BTreeSet<String>>,
     withheld: Arc<BTreeSet<String>>,
     /// The only node there is: its results are those of all.
@@ -187,6 +189,23 @@ impl Context {
         insert(Arc::make_mut(checks), id, result);
     }
 
+    /// `failure`, which `rescue` and `always` follow: its task's id, name and message; all "" if there was none. It
+    /// replaces what was set before.
+    pub fn set_failure(&mut self, task: &str, name: &str, message: &str) {
+        let failure = [("task", task), ("name", name), ("message", message)];
+        self.failure = Some(Arc::new(Value::map(failure.map(|(key, text)| (key, Value::text(text))))));
+    }
+
+    /// `item` and `index`, until they are set again.
+    pub fn set_item(&mut self, item: Value, index: usize) {
+        self.item = Some(Arc::new((item, Value::from(index as i64))));
+    }
+
+    /// There is no `item` any more.
+    pub fn clear_item(&mut self) {
+        self.item = None;
+    }
+
     /// From now on what reads this task's result, own or shared, is unknown: in a check, for what did not run.
     pub fn mark_unknown(&mut self, id: &str) {
         Arc::make_mut(&mut self.unknown).insert(id.to_owned());
@@ -224,6 +243,9 @@ impl Context {
             Root::Result => self.result.as_deref(),
             Root::File => self.file.as_deref(),
             Root::Checks => self.checks.as_deref(),
+            Root::Failure => self.failure.as_deref(),
+            Root::Item => self.item.as_deref().map(|(item, _)| item),
+            Root::Index => self.item.as_deref().map(|(_, index)| index),
         };
         value.ok_or_else(|| EvaluationError::wrong(format!("`{}` is not known here", root.name())))
     }

@@ -9,7 +9,7 @@ use lockstep_apis::v1alpha::{CompiledTask, Format, Task, Value, ValueMap, value:
 
 use crate::context::Context;
 use crate::expression::{EvaluationError, Expression, Interpolated, SyntaxError, Text, operators};
-use crate::references::References;
+use crate::references::{References, Root};
 use crate::template::{Template, TemplateCache};
 
 mod book;
@@ -30,6 +30,10 @@ pub struct WrongText {
 pub struct TaskTexts {
     /// Done only if true.
     pub when: Option<Expression>,
+    /// What its blocks say, outermost first: done only if they are true, too.
+    block_when: Vec<Arc<Expression>>,
+    /// What the task is done for.
+    looped: Option<Interpolated>,
     /// Judges `result` in place of the action.
     pub success: Option<Expression>,
     /// Likewise.
@@ -70,6 +74,7 @@ struct Fields<'t> {
     success: &'t str,
     changed: &'t str,
     until: &'t str,
+    looped: Option<&'t Value>,
     action: &'t str,
     parameters: Option<&'t Value>,
     environment: &'t BTreeMap<String, String>,
@@ -80,12 +85,22 @@ struct Fields<'t> {
 impl TaskTexts {
     /// Parses the texts of a book's task; all that is wrong at once.
     pub fn of_task(task: &Task, cache: &mut TemplateCache) -> Result<TaskTexts, Vec<WrongText>> {
-        parse(
+        Self::in_blocks(task, Vec::new(), cache)
+    }
+
+    /// [`TaskTexts::of_task`] for one in blocks with these conditions, outermost first.
+    pub(crate) fn in_blocks(
+        task: &Task,
+        block_when: Vec<Arc<Expression>>,
+        cache: &mut TemplateCache,
+    ) -> Result<TaskTexts, Vec<WrongText>> {
+        let parsed = parse(
             &Fields {
                 when: &task.when,
                 success: &task.success,
                 changed: &task.changed,
                 until: task.retries.as_ref().map_or("", |retries| &retries.until),
+                looped: task.r#loop.as_ref(),
                 action: &task.action,
                 parameters: task.parameters.as_ref(),
                 environment: &task.environment,
@@ -93,17 +108,22 @@ impl TaskTexts {
                 working_directory: &task.working_directory,
             },
             cache,
-        )
+        );
+        parsed.map(|texts| TaskTexts { block_when, ..texts })
     }
 
     /// Parses the texts of a compiled task.
     pub fn of_compiled(task: &CompiledTask, cache: &mut TemplateCache) -> Result<TaskTexts, Vec<WrongText>> {
-        parse(
+        let block_when = task.block_when.iter().map(|source| Expression::parse(source).map(Arc::new));
+        let block_when: Result<Vec<_>, SyntaxError> = block_when.collect();
+        let block_when = block_when.map_err(|error| vec![WrongText { field: "when".to_owned(), error }])?;
+        let parsed = parse(
             &Fields {
                 when: &task.when,
                 success: &task.success,
                 changed: &task.changed,
                 until: task.retries.as_ref().map_or("", |retries| &retries.until),
+                looped: task.r#loop.as_ref(),
                 action: &task.action,
                 parameters: task.parameters.as_ref(),
                 environment: &task.environment,
@@ -111,16 +131,69 @@ impl TaskTexts {
                 working_directory: &task.working_directory,
             },
             cache,
-        )
+        );
+        parsed.map(|texts| TaskTexts { block_when, ..texts })
     }
 
-    /// All that is read anywhere in the task.
+    /// Whether the task is to be done: `when` of its blocks, then its own. What comes after one that is false is not
+    /// looked at.
+    pub fn is_wanted(&self, context: &Context) -> Result<bool, EvaluationError> {
+        let conditions = self.block_when.iter().map(|when| &**when).chain(&self.when);
+        for condition in conditions {
+            if !condition.evaluate_bool(context)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the task is to be done at all, if that can be told before its items are known: `when` that reads neither
+    /// `item` nor `index` is judged once.
+    pub fn is_wanted_at_all(&self, context: &Context) -> Result<bool, EvaluationError> {
+        let mut conditions = self.block_when.iter().map(|when| &**when).chain(&self.when);
+        let reads = |when: &&Expression| when.references().uses(Root::Item) || when.references().uses(Root::Index);
+        conditions.try_fold(true, |wanted, when| Ok(wanted && (reads(&when) || when.evaluate_bool(context)?)))
+    }
+
+    /// What the task is done for, in order: the items of a list; of a map `key` and `value` of each entry, in order of
+    /// key. `None`: it has no `loop`.
+    pub fn items(&self, context: &Context) -> Option<Result<Vec<Value>, EvaluationError>> {
+        let rendered = self.looped.as_ref()?.render(context);
+        Some(rendered.and_then(|value| match value.kind {
+            Some(Kind::List(list)) => Ok(list.items),
+            Some(Kind::Map(map)) => {
+                let entry = |(key, value): (String, Value)| Value::map([("key", Value::text(key)), ("value", value)]);
+                Ok(map.entries.into_iter().map(entry).collect())
+            }
+            _ => {
+                let found = operators::described(&value);
+                Err(EvaluationError::wrong(format!("is {found}, and must be a list or a map")))
+            }
+        }))
+    }
+
+    /// What `loop` itself reads.
+    pub(crate) fn loop_references(&self) -> References {
+        let mut references = References::default();
+        self.looped.iter().for_each(|items| items.collect(&mut references));
+        references
+    }
+
+    /// All that is read anywhere in the task, and in the conditions of its blocks.
     pub fn references(&self) -> References {
+        let mut references = self.own_references();
+        self.block_when.iter().for_each(|when| references.extend(when.references()));
+        references
+    }
+
+    /// All that is read anywhere in the task itself.
+    pub(crate) fn own_references(&self) -> References {
         let mut references = References::default();
         for expression in [&self.when, &self.success, &self.changed, &self.until].into_iter().flatten() {
             references.extend(expression.references());
         }
         self.parameters.collect(&mut references);
+        references.extend(&self.loop_references());
         let texts = self.environment.iter().map(|(_, text)| text).chain(&self.user).chain(&self.working_directory);
         texts.for_each(|text| references.extend(text.references()));
         references
@@ -187,6 +260,11 @@ fn parse(fields: &Fields<'_>, cache: &mut TemplateCache) -> Result<TaskTexts, Ve
     let success = expression("success", fields.success);
     let changed = expression("changed", fields.changed);
     let until = expression("retries.until", fields.until);
+    let looped = fields.looped.and_then(|value| {
+        let parsed = Interpolated::parse(value);
+        let at = |(path, error): (String, SyntaxError)| WrongText { field: format!("loop{path}"), error };
+        parsed.map_err(|errors| wrong.extend(errors.into_iter().map(at))).ok()
+    });
     let mut text =
         |field: String, source: &str| Text::parse(source).map_err(|error| wrong.push(WrongText { field, error })).ok();
     let environment = fields.environment.iter();
@@ -209,7 +287,18 @@ fn parse(fields: &Fields<'_>, cache: &mut TemplateCache) -> Result<TaskTexts, Ve
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    Ok(TaskTexts { when, success, changed, until, parameters, environment, user, working_directory })
+    Ok(TaskTexts {
+        when,
+        block_when: Vec::new(),
+        looped,
+        success,
+        changed,
+        until,
+        parameters,
+        environment,
+        user,
+        working_directory,
+    })
 }
 
 impl Parameters {

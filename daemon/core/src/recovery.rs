@@ -77,6 +77,8 @@ fn interrupted_open(records: &[JournalRecord], now_ms: u64) -> Report {
     let mut open: Vec<(u32, u64)> = Vec::new();
     for record in records {
         match &record.record {
+            // A loop writes one for each item.
+            Some(Record::Intent(intent)) if open.iter().any(|(task, _)| *task == intent.task) => {}
             Some(Record::Intent(intent)) => open.push((intent.task, intent.at_ms)),
             Some(Record::Done(done)) => {
                 let Some(task) = &done.report else { continue };
@@ -145,6 +147,12 @@ mod tests {
         let records = [claim("b"), intent(4), done(4), intent(5)];
         let ends = ends(judge(&work(), &records, "b", false, 9));
         assert_eq!(ends, [(4, Outcome::Changed), (5, Outcome::Interrupted)]);
+    }
+
+    #[test]
+    fn a_loop_that_was_cut_is_interrupted_once() {
+        let records = [claim("b"), intent(4), intent(4), intent(4)];
+        assert_eq!(ends(judge(&work(), &records, "b", false, 9)), [(4, Outcome::Interrupted)]);
     }
 
     #[test]

@@ -34,11 +34,17 @@ pub enum Root {
     Checks,
     /// The node that does a task for another: name, labels, addresses.
     Delegate,
+    /// The failure that `rescue` and `always` follow: id, name and message of the task.
+    Failure,
+    /// What a looped task is done for.
+    Item,
+    /// Which one that is, from 0.
+    Index,
 }
 
 impl Root {
     /// All of them.
-    pub const ALL: [Root; 13] = [
+    pub const ALL: [Root; 16] = [
         Root::Node,
         Root::Facts,
         Root::Vars,
@@ -52,6 +58,9 @@ impl Root {
         Root::File,
         Root::Checks,
         Root::Delegate,
+        Root::Failure,
+        Root::Item,
+        Root::Index,
     ];
 
     /// As it is written.
@@ -70,6 +79,9 @@ impl Root {
             Root::File => "file",
             Root::Checks => "checks",
             Root::Delegate => "delegate",
+            Root::Failure => "failure",
+            Root::Item => "item",
+            Root::Index => "index",
         }
     }
 

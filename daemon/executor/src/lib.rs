@@ -8,6 +8,7 @@ mod gate;
 pub mod journal;
 mod leftovers;
 pub mod local;
+mod looping;
 pub mod masking;
 pub mod output;
 mod preparing;

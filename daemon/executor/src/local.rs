@@ -2,7 +2,7 @@
 //! no daemon, no store, no journal. Nothing is synced at the end: there is no report that could claim too much.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::{fd::AsFd, unix::net::UnixStream},
     path::PathBuf,
@@ -12,11 +12,12 @@ use std::{
 };
 
 use lockstep_apis::v1alpha::{
-    CompiledTask, Metadata, Node, Outcome, OutputChunk, Run, RunSpec, Snapshot, Targets, Task, TaskBook, TaskReport,
-    Value, Violation, Work,
+    CompiledBlock, CompiledTask, Metadata, Node, Outcome, OutputChunk, Run, RunSpec, Segment as Part, Snapshot,
+    Targets, Task, TaskBook, TaskReport, Value, Violation, Work,
 };
 use lockstep_core::{
     compile::{self, Admission, AdmissionNode, Rejection},
+    course::Course,
     parameters::BookTexts,
 };
 use lockstep_modules::{Cancel, Host, HostError, Unsynced};
@@ -63,10 +64,12 @@ pub enum LocalEvent<'e> {
 /// How it all ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LocalOutcome {
-    /// Of the tasks that were reached, in order; at most the last one is Failed or Cancelled.
+    /// Of the tasks that were reached, in order.
     pub tasks: Vec<TaskReport>,
-    /// Tasks that were not reached after that.
+    /// Tasks that were not reached after the book failed.
     pub not_reached: usize,
+    /// No task failed or was cancelled, or what failed was rescued.
+    pub succeeded: bool,
 }
 
 impl LocalOutcome {
@@ -78,11 +81,6 @@ impl LocalOutcome {
     /// How many tasks failed, and were ignored.
     pub fn ignored(&self) -> usize {
         self.tasks.iter().filter(|report| report.ignored).count()
-    }
-
-    /// Every task ended well, or was ignored.
-    pub fn is_success(&self) -> bool {
-        self.count(Outcome::Failed) == self.ignored() && self.count(Outcome::Cancelled) == 0
     }
 }
 
@@ -143,7 +141,7 @@ pub fn run(
     let host = Host::open(run.root.as_deref()).map_err(|source| LocalError::Root { source })?;
     let host = Arc::new(host);
     let tasks = run.book.spec.as_ref().map_or(&[][..], |spec| &spec.tasks);
-    let texts = run.texts.clone().filter(|texts| texts.len() == tasks.len());
+    let texts = run.texts.clone().filter(|texts| texts.fits(tasks));
     let texts = texts.unwrap_or_else(|| BookTexts::parse(tasks));
     let snapshot = snapshot(run, &texts)?;
     let grace = Duration::from_millis(snapshot.grace_ms);
@@ -165,17 +163,23 @@ pub fn run(
         unsynced: Unsynced::new(),
         // Nothing is sent anywhere: results cost only this process's memory.
         results_left: usize::MAX,
+        ending: None,
     };
     let mut ledger = Events(events);
-    let tasks =
-        segment.run(&prepared.tasks, &mut ledger).expect("invariant: without a journal nothing can fail to be noted");
-    Ok(LocalOutcome { not_reached: work.tasks.len() - tasks.len(), tasks })
+    let mut course = Course::new(&work.tasks, &work.blocks, &[]);
+    let tasks = segment
+        .run(&prepared.tasks, &mut course, &[], &mut ledger)
+        .expect("invariant: without a journal nothing can fail to be noted");
+    let succeeded = course.fall().is_none();
+    let last = tasks.last().and_then(|last| work.tasks.iter().position(|task| task.index == last.task));
+    let not_reached = if succeeded { 0 } else { work.tasks.len() - last.map_or(0, |last| last + 1) };
+    Ok(LocalOutcome { tasks, not_reached, succeeded })
 }
 
 /// What only other nodes could do, or only a cluster could decide.
 fn refuse_other_nodes(book: &TaskBook) -> Result<(), LocalError> {
-    let tasks = book.spec.iter().flat_map(|spec| &spec.tasks).enumerate();
-    let violations: Vec<Violation> = tasks.filter_map(|(index, task)| elsewhere(index, task)).collect();
+    let mut violations = Vec::new();
+    elsewhere("spec.tasks", book.spec.as_ref().map_or(&[], |spec| &spec.tasks), &mut violations);
     if violations.is_empty() {
         return Ok(());
     }
@@ -186,25 +190,32 @@ fn refuse_other_nodes(book: &TaskBook) -> Result<(), LocalError> {
     })
 }
 
-fn elsewhere(index: usize, task: &Task) -> Option<Violation> {
-    if task.delegate_to.is_some() {
-        return Some(Violation {
-            reason: "NeedsCluster".to_owned(),
-            field: format!("spec.tasks[{index}].delegateTo"),
-            message: "is done by another node, and a local run knows this machine only: run the book in a cluster"
-                .to_owned(),
-            ..Violation::default()
-        });
+fn elsewhere(list: &str, tasks: &[Task], violations: &mut Vec<Violation>) {
+    for (index, task) in tasks.iter().enumerate() {
+        let field = format!("{list}[{index}]");
+        if task.targets.as_ref().is_some_and(|targets| !targets.all || targets.exclude.is_some()) {
+            violations.push(Violation {
+                reason: "NeedsCluster".to_owned(),
+                field: format!("{field}.targets"),
+                message: "picks among nodes, and a local run knows this machine only: run the book in a cluster, or \
+                          leave the task's targets out"
+                    .to_owned(),
+                ..Violation::default()
+            });
+        }
+        if task.delegate_to.is_some() {
+            violations.push(Violation {
+                reason: "NeedsCluster".to_owned(),
+                field: format!("{field}.delegateTo"),
+                message: "is done by another node, and a local run knows this machine only: run the book in a cluster"
+                    .to_owned(),
+                ..Violation::default()
+            });
+        }
+        for (word, inner) in [("block", &task.block), ("rescue", &task.rescue), ("always", &task.always)] {
+            elsewhere(&format!("{field}.{word}"), inner, violations);
+        }
     }
-    task.targets.as_ref().filter(|targets| !targets.all || targets.exclude.is_some())?;
-    Some(Violation {
-        reason: "NeedsCluster".to_owned(),
-        field: format!("spec.tasks[{index}].targets"),
-        message: "picks among nodes, and a local run knows this machine only: run the book in a cluster, or leave the \
-                  task's targets out"
-            .to_owned(),
-        ..Violation::default()
-    })
 }
 
 /// The book, compiled for one node: this machine. Its own targets say where it goes in a cluster, and do not count here.
@@ -243,6 +254,7 @@ fn snapshot(local: &LocalRun, texts: &BookTexts) -> Result<Snapshot, LocalError>
 fn work(snapshot: Snapshot) -> Work {
     let Snapshot { run_uid, run_name, namespace, nodes, segments, inputs, variables, grace_ms, .. } = snapshot;
     let node = nodes.into_iter().next().unwrap_or_default();
+    let blocks: BTreeMap<u32, CompiledBlock> = segments.iter().flat_map(|segment| &segment.blocks).map(whole).collect();
     Work {
         run_uid,
         run_name,
@@ -251,12 +263,28 @@ fn work(snapshot: Snapshot) -> Work {
         node_uid: node.uid,
         node_name: node.name,
         node_labels: node.labels,
-        tasks: segments.into_iter().flat_map(|segment| segment.tasks).collect(),
+        tasks: once(segments),
+        blocks: blocks.into_values().collect(),
         inputs,
         variables,
         grace_ms,
         ..Work::default()
     }
+}
+
+/// A block that is not cut.
+fn whole(block: &CompiledBlock) -> (u32, CompiledBlock) {
+    (block.index, CompiledBlock { begun: false, goes_on: false, ..block.clone() })
+}
+
+/// Each task once, where it is written: a block that was cut has what follows a failure in each of its segments, at last
+/// in its place.
+fn once(segments: Vec<Part>) -> Vec<CompiledTask> {
+    let mut seen = BTreeSet::new();
+    let tasks = segments.into_iter().rev().flat_map(|segment| segment.tasks.into_iter().rev());
+    let mut tasks: Vec<CompiledTask> = tasks.filter(|task| seen.insert(task.index)).collect();
+    tasks.reverse();
+    tasks
 }
 
 /// Tells events in place of noting them.

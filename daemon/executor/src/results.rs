@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use lockstep_apis::v1alpha::{CompiledTask, Outcome, TaskReport, Value, value::Kind};
+use lockstep_apis::v1alpha::{CompiledTask, Outcome, Value, value::Kind};
 use lockstep_core::{context::Context, parameters::TaskTexts};
 use lockstep_modules::Done;
 use prost::Message;
@@ -46,11 +46,6 @@ impl Ended {
     pub(crate) fn skipped() -> Self {
         Self::new(Outcome::Skipped, "")
     }
-}
-
-/// No task is begun after one that ended so.
-pub(crate) fn is_end(report: &TaskReport) -> bool {
-    matches!(report.outcome(), Outcome::Failed | Outcome::Cancelled | Outcome::Interrupted) && !report.ignored
 }
 
 /// Puts the action's own judgement beneath those of `success` and `changed`.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use lockstep_apis::v1alpha::{CompiledTask, Outcome, OutputChunk, OutputStream, TaskReport, Value};
-use lockstep_core::{context::Context, expression::EvaluationError, parameters::TaskTexts};
+use lockstep_core::{context::Context, course::Course, expression::EvaluationError, parameters::TaskTexts};
 use lockstep_modules::{Action, Cancel, Done, Host, Scope, Stream, Unsynced};
 
 use crate::{
@@ -47,12 +47,29 @@ pub(crate) struct Segment<'a> {
     pub unsynced: Unsynced,
     /// Bytes of results that the report may still take.
     pub results_left: usize,
+    /// Somebody wants an end: what is still done then.
+    pub ending: Option<Ending>,
 }
 
-/// How a task came out: its report, and whether the segment goes on.
-struct Outgoing {
-    report: TaskReport,
-    stop: bool,
+/// What is done after a cancel, `always` alone, has what is left of the grace, and no other cancel ends it.
+pub(crate) struct Ending {
+    until: Instant,
+    /// Never thrown. Without a descriptor for it nothing can be started.
+    never: Option<Cancel>,
+}
+
+impl Ending {
+    fn new(cancel: &Cancel, grace: Duration) -> Self {
+        let from = cancel.thrown_at().unwrap_or_else(Instant::now);
+        Self { until: from.checked_add(grace).unwrap_or(from), never: Cancel::new().ok() }
+    }
+
+    fn left(&self) -> Duration {
+        match self.never {
+            Some(_) => self.until.saturating_duration_since(Instant::now()),
+            None => Duration::ZERO,
+        }
+    }
 }
 
 /// Milliseconds since the epoch, by this machine's clock.
@@ -61,30 +78,38 @@ pub(crate) fn now_ms() -> u64 {
 }
 
 impl Segment<'_> {
-    /// Runs the tasks until one fails or is cancelled; returns their reports, in order. Tasks that are not reached have
-    /// none. An error of the ledger ends everything at once.
+    /// Runs the tasks that are due, in order, until none is; returns their reports. Tasks that are not reached have none.
+    /// `known` are reports of tasks that ended before, by whoever did them. An error of the ledger ends everything at
+    /// once.
     pub(crate) fn run(
         &mut self,
         tasks: &[Prepared<'_>],
+        course: &mut Course<'_>,
+        known: &[TaskReport],
         ledger: &mut dyn Ledger,
     ) -> Result<Vec<TaskReport>, JournalError> {
-        let mut reports = Vec::with_capacity(tasks.len());
-        for Prepared { task, texts, gate } in tasks {
-            let started = Instant::now();
-            let at_ms = now_ms();
-            let ended = match (texts, gate) {
-                (_, Some(Ok(gate))) => self.gate(task, gate, at_ms, ledger)?,
-                (Ok(texts), None) => self.task(task, texts, at_ms, ledger)?,
-                (Err(message), None) | (_, Some(Err(message))) => Ended::failed(message.as_str()),
-            };
-            let Outgoing { mut report, stop } = self.outgoing(task, ended);
-            report.started_ms = at_ms;
-            report.duration_us = started.elapsed().as_micros() as u64;
-            ledger.done(task, &report)?;
-            reports.push(report);
-            if stop {
-                break;
+        let mut reports: Vec<TaskReport> = Vec::with_capacity(tasks.len());
+        while let Some(at) = course.due() {
+            let prepared = &tasks[at];
+            let task = prepared.task;
+            if let Some(report) = known.iter().find(|report| report.task == task.index) {
+                course.ended(report);
+                self.note_cancelled(report);
+                continue;
             }
+            if self.is_ended(ledger) {
+                let report = self.outgoing(task, Ended::new(Outcome::Cancelled, "cancelled before it started"));
+                ledger.done(task, &report)?;
+                reports.push(report);
+                course.refused();
+                continue;
+            }
+            if !task.within.is_empty() {
+                self.tell_failure(tasks, course, || reports.iter().chain(known));
+            }
+            let report = self.one(prepared, ledger)?;
+            course.ended(&report);
+            reports.push(report);
         }
         Ok(reports)
     }
@@ -96,33 +121,85 @@ impl Segment<'_> {
         at_ms: u64,
         ledger: &mut dyn Ledger,
     ) -> Result<Ended, JournalError> {
-        if self.cancel.is_thrown() || ledger.is_cancelled() {
-            return Ok(Ended::new(Outcome::Cancelled, "cancelled before it started"));
-        }
         ledger.intent(task, at_ms)?;
         Ok(self.pass(task, gate, ledger))
     }
 
-    fn task(
+    /// Whether an end is wanted, and was not noticed so far. What is done after it was, is there for that: it is stopped
+    /// by its time alone.
+    fn is_ended(&mut self, ledger: &mut dyn Ledger) -> bool {
+        if self.ending.is_some() || !(self.cancel.is_thrown() || ledger.is_cancelled()) {
+            return false;
+        }
+        self.ending = Some(Ending::new(self.cancel, self.grace));
+        true
+    }
+
+    /// Puts `failure` into the context, if the task is there for one.
+    fn tell_failure<'r, R: Iterator<Item = &'r TaskReport>>(
+        &mut self,
+        tasks: &[Prepared<'_>],
+        course: &Course<'_>,
+        reports: impl FnOnce() -> R,
+    ) {
+        let fall = course.follows().map(|fall| tasks[fall.at].task);
+        let Some(task) = fall else { return self.context.set_failure("", "", "") };
+        let report = reports().find(|report| report.task == task.index);
+        self.context.set_failure(&task.id, &task.name, report.map_or("", |report| &report.message));
+    }
+
+    /// Does one task; it is noted.
+    fn one(
+        &mut self,
+        Prepared { task, texts, gate }: &Prepared<'_>,
+        ledger: &mut dyn Ledger,
+    ) -> Result<TaskReport, JournalError> {
+        let (started, at_ms) = (Instant::now(), now_ms());
+        let ended = match (texts, gate) {
+            (_, Some(Ok(gate))) => self.gate(task, gate, at_ms, ledger)?,
+            (Ok(texts), None) => self.whole(task, texts, at_ms, ledger)?,
+            (Err(message), None) | (_, Some(Err(message))) => Ended::failed(message.as_str()),
+        };
+        let mut report = self.outgoing(task, ended);
+        report.started_ms = at_ms;
+        report.duration_us = started.elapsed().as_micros() as u64;
+        ledger.done(task, &report)?;
+        self.note_cancelled(&report);
+        Ok(report)
+    }
+
+    /// What ends a running task.
+    fn switch(&self) -> &Cancel {
+        self.ending.as_ref().and_then(|ending| ending.never.as_ref()).unwrap_or(self.cancel)
+    }
+
+    fn note_cancelled(&mut self, report: &TaskReport) {
+        if report.outcome() == Outcome::Cancelled && self.ending.is_none() {
+            self.ending = Some(Ending::new(self.cancel, self.grace));
+        }
+    }
+
+    /// Does a task once, for the item that is in the context if it has any.
+    pub(crate) fn task(
         &mut self,
         task: &CompiledTask,
         texts: &TaskTexts,
         at_ms: u64,
         ledger: &mut dyn Ledger,
     ) -> Result<Ended, JournalError> {
-        if self.cancel.is_thrown() || ledger.is_cancelled() {
-            return Ok(Ended::new(Outcome::Cancelled, "cancelled before it started"));
-        }
-        match texts.when.as_ref().map(|when| when.evaluate_bool(&self.context)) {
-            Some(Ok(false)) => return Ok(Ended::skipped()),
-            Some(Err(error)) => return Ok(self.not_evaluated("when", &error)),
-            Some(Ok(true)) | None => {}
+        match texts.is_wanted(&self.context) {
+            Ok(false) => return Ok(Ended::skipped()),
+            Err(error) => return Ok(self.not_evaluated("when", &error)),
+            Ok(true) => {}
         }
         // Rendered before the intent: what cannot be rendered was never begun.
         let given = match Given::render(task, texts, &self.context) {
             Ok(given) => given,
             Err(error) => return Ok(self.not_evaluated("parameters", &error)),
         };
+        if self.ending.as_ref().is_some_and(|ending| ending.left().is_zero()) {
+            return Ok(Ended::new(Outcome::Cancelled, "cancelled, and no time of its grace was left"));
+        }
         ledger.intent(task, at_ms)?;
         match lockstep_modules::action(&task.action) {
             Some(action) => Ok(self.try_out(action, task, texts, &given, ledger)),
@@ -145,7 +222,7 @@ impl Segment<'_> {
             let done = self.perform(action, task, given, &mut output, ledger);
             let ended = results::judge(task, texts, done, &self.context, self.check);
             match tries.after(ended, &self.context) {
-                Next::Again(interval) if lockstep_modules::rest(self.cancel, interval) => {
+                Next::Again(interval) if lockstep_modules::rest(self.switch(), interval) => {
                     break tries.cancelled();
                 }
                 Next::Again(_) => {}
@@ -158,7 +235,7 @@ impl Segment<'_> {
         ended
     }
 
-    fn not_evaluated(&self, field: &str, error: &EvaluationError) -> Ended {
+    pub(crate) fn not_evaluated(&self, field: &str, error: &EvaluationError) -> Ended {
         let outcome = if self.check && error.is_unknown() { Outcome::Unpredicted } else { Outcome::Failed };
         Ended::new(outcome, format!("{field}: {error}"))
     }
@@ -174,6 +251,12 @@ impl Segment<'_> {
         // What a secret task prints is the secret, known only when it is over: none of it is shown.
         let silent = task.sensitive || task.secret;
         let (masker, limit) = (&self.masker, self.output_limit);
+        let timeout = (task.timeout_ms > 0).then(|| Duration::from_millis(task.timeout_ms));
+        let (grace, timeout) = match &self.ending {
+            Some(ending) => (Duration::ZERO, Some(ending.left().min(timeout.unwrap_or(Duration::MAX)))),
+            None => (self.grace, timeout),
+        };
+        let cancel = self.ending.as_ref().and_then(|ending| ending.never.as_ref()).unwrap_or(self.cancel);
         let mut print = |stream: Stream, bytes: &[u8]| {
             if silent || bytes.is_empty() {
                 return;
@@ -192,9 +275,9 @@ impl Segment<'_> {
                 environment: &given.environment,
                 user: named(&given.user),
                 working_directory: named(&given.working_directory),
-                timeout: (task.timeout_ms > 0).then(|| Duration::from_millis(task.timeout_ms)),
-                cancel: self.cancel,
-                grace: self.grace,
+                timeout,
+                cancel,
+                grace,
                 output: &mut print,
                 unsynced: &mut self.unsynced,
             },
@@ -209,7 +292,7 @@ impl Segment<'_> {
     }
 
     /// Makes the report, masked, and gives the result to the tasks that follow.
-    fn outgoing(&mut self, task: &CompiledTask, ended: Ended) -> Outgoing {
+    fn outgoing(&mut self, task: &CompiledTask, ended: Ended) -> TaskReport {
         let mut report = TaskReport {
             task: task.index,
             outcome: ended.outcome as i32,
@@ -218,7 +301,6 @@ impl Segment<'_> {
             ignored: task.ignore_errors && ended.outcome == Outcome::Failed && ended.attempts > 0,
             ..Default::default()
         };
-        let stop = results::is_end(&report);
         let (result, is_bare) = self.kept_result(task, &ended);
         report.message = self.message(task, ended.message);
         if is_bare {
@@ -242,7 +324,7 @@ impl Segment<'_> {
             }
             self.learn(task, result);
         }
-        Outgoing { report, stop }
+        report
     }
 
     /// The result if others may read it, and whether it is a secret that cannot be masked.

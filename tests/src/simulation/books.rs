@@ -2,8 +2,9 @@
 //! each task will end.
 
 use lockstep_apis::v1alpha::{
-    Approval, CompiledGate, CompiledTask, Concurrency, ConcurrencyPolicy, EarlyEnd, Group, LockMode, LockRequest,
-    Metadata, OnFailure, OnInterrupt, Outcome, Run, RunSpec, Segment, Snapshot, SnapshotNode, Window,
+    Approval, BlockPart, CompiledBlock, CompiledGate, CompiledTask, Concurrency, ConcurrencyPolicy, EarlyEnd, Group,
+    LockMode, LockRequest, Metadata, OnFailure, OnInterrupt, Outcome, Run, RunSpec, Segment, Snapshot, SnapshotNode,
+    Window, Within,
 };
 
 use super::random::Random;
@@ -17,6 +18,17 @@ pub(crate) struct Book {
     /// How likely a task fails, in a thousand.
     fails: u64,
     seed: u64,
+    pub(crate) guards: Vec<Guard>,
+}
+
+/// A block, as the judges see it: what of these segments is in no other part of it is its body.
+#[derive(Clone, Debug)]
+pub(crate) struct Guard {
+    pub(crate) first: u32,
+    pub(crate) last: u32,
+    pub(crate) body: Vec<u32>,
+    pub(crate) rescue: Vec<u32>,
+    pub(crate) always: Vec<u32>,
 }
 
 pub(crate) fn node_uid(node: usize) -> String {
@@ -24,7 +36,14 @@ pub(crate) fn node_uid(node: usize) -> String {
 }
 
 impl Book {
-    pub(crate) fn random(random: &mut Random, at: usize, nodes: usize, start_ms: u64) -> Book {
+    /// With blocks that are thrown with these dice, if there are any.
+    pub(crate) fn random(
+        random: &mut Random,
+        mut dice: Option<&mut Random>,
+        at: usize,
+        nodes: usize,
+        start_ms: u64,
+    ) -> Book {
         let created_ms = start_ms + random.between(0, 7000);
         let members: Vec<u32> = (0..nodes as u32).collect();
         let mut snapshot = Snapshot {
@@ -40,8 +59,15 @@ impl Book {
             created_ms,
             ..Default::default()
         };
+        let mut guards = Vec::new();
         for _ in 0..random.between(1, 2) {
+            let first = snapshot.segments.len();
             add_group(random, &mut snapshot, &members);
+            if let Some(dice) = dice.as_deref_mut()
+                && dice.chance(600)
+            {
+                guards.extend(add_guard(dice, &mut snapshot, guards.len() as u32, first));
+            }
         }
         for name in ["l1", "l2"] {
             if random.chance(300) {
@@ -66,6 +92,7 @@ impl Book {
             created_ms,
             fails: *random.pick(&[0, 0, 50, 200]),
             seed: random.next(),
+            guards,
         }
     }
 
@@ -138,16 +165,75 @@ fn add_group(random: &mut Random, snapshot: &mut Snapshot, all: &[u32]) {
     });
 }
 
-fn add_segment(random: &mut Random, snapshot: &mut Snapshot, members: &[u32]) {
-    let next = snapshot.segments.iter().map(|segment| segment.tasks.len() as u32).sum::<u32>();
-    let tasks = (0..random.between(1, 2) as u32).map(|at| CompiledTask {
-        index: next + at,
-        id: format!("t{}", next + at),
+/// Puts a block around tasks of some of the segments from this one on.
+fn add_guard(random: &mut Random, snapshot: &mut Snapshot, block: u32, from: usize) -> Option<Guard> {
+    let first = random.between(from as u64, snapshot.segments.len() as u64 - 1) as usize;
+    let last = random.between(first as u64, snapshot.segments.len() as u64 - 1) as usize;
+    // Every node that is in it comes to its end, and does it itself.
+    let delegated = snapshot.segments[first..=last].iter().any(|segment| !segment.delegates.is_empty());
+    if !snapshot.segments[last].all_of_window || delegated {
+        return None;
+    }
+    let within = |part: BlockPart| vec![Within { block, part: part.into() }];
+    let next = next_index(snapshot);
+    let rescues = random.between(0, 2) as u32;
+    let always = random.between(u64::from(rescues == 0), 2) as u32;
+    let follows: Vec<CompiledTask> = (0..rescues + always)
+        .map(|at| {
+            let part = if at < rescues { BlockPart::Rescue } else { BlockPart::Always };
+            CompiledTask { within: within(part), ..sim_task(random, next + at) }
+        })
+        .collect();
+    let mut body = Vec::new();
+    for at in first..=last {
+        let segment = &mut snapshot.segments[at];
+        // What is before it, or after it, stays outside.
+        let own = segment.tasks.iter().filter(|task| task.gate.is_none()).count();
+        let before = usize::from(at == first && own > 1 && random.chance(300));
+        let after = usize::from(at == last && own > before + 1 && random.chance(600));
+        let end = own - after;
+        for task in &mut segment.tasks[before..end] {
+            task.within = within(BlockPart::Body);
+            body.push(task.index);
+        }
+        segment.tasks.splice(end..end, follows.iter().cloned());
+        segment.blocks.push(CompiledBlock {
+            index: block,
+            rescues: rescues > 0,
+            begun: at != first,
+            goes_on: at != last,
+            ..Default::default()
+        });
+    }
+    let indices = |from: u32, count: u32| (next + from..next + from + count).collect();
+    Some(Guard {
+        first: first as u32,
+        last: last as u32,
+        body,
+        rescue: indices(0, rescues),
+        always: indices(rescues, always),
+    })
+}
+
+/// An index that no task has.
+fn next_index(snapshot: &Snapshot) -> u32 {
+    let tasks = snapshot.segments.iter().flat_map(|segment| &segment.tasks);
+    tasks.map(|task| task.index + 1).max().unwrap_or_default()
+}
+
+fn sim_task(random: &mut Random, index: u32) -> CompiledTask {
+    CompiledTask {
+        index,
+        id: format!("t{index}"),
         action: "command.run".into(),
         on_interrupt: random.pick(&[OnInterrupt::Rerun, OnInterrupt::Rerun, OnInterrupt::Fail]).to_owned().into(),
         ..Default::default()
-    });
-    let tasks = tasks.collect();
+    }
+}
+
+fn add_segment(random: &mut Random, snapshot: &mut Snapshot, members: &[u32]) {
+    let next = next_index(snapshot);
+    let tasks = (0..random.between(1, 2) as u32).map(|at| sim_task(random, next + at)).collect();
     let all_of_window = random.chance(750);
     let nodes =
         if all_of_window { Vec::new() } else { members.iter().copied().filter(|_| random.chance(500)).collect() };

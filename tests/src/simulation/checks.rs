@@ -1,6 +1,7 @@
 //! The outside judges. They know the store's history, the marks of the tasks and the books; they share no code with the
 //! core that they judge.
 
+mod blocks;
 mod facts;
 mod history;
 mod liveness;
@@ -28,6 +29,8 @@ pub enum Checker {
     OneEnd,
     /// I17: after a cancel nothing is claimed, and the Run ends when what is claimed has ended.
     Cancel,
+    /// Who begins a block does its `always`; only who failed in it rescues; and then nothing of its body is done.
+    Blocks,
     /// Conflicting locks exclude each other.
     Locks,
     /// A Run that failed left its locks poisoned, and only an admin lifts that.
@@ -57,6 +60,7 @@ pub(super) fn check(cluster: &Cluster) -> Story {
     let mut facts = Facts::new(cluster);
     history::check(&mut facts);
     marks::check(&mut facts);
+    blocks::check(&mut facts);
     liveness::check(&mut facts);
     Story { seen: facts.seen(), faults: facts.faults }
 }

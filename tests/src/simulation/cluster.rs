@@ -165,7 +165,11 @@ impl Cluster {
         let servers = random.between(1, 3) as usize;
         let nodes = random.between(1, 6) as usize;
         let runs = random.between(1, 8) as usize;
-        let books: Vec<Book> = (0..runs).map(|at| Book::random(&mut random, at, nodes, START_MS)).collect();
+        // Blocks have dice of their own: most stories are without them.
+        let mut dice = Random::new(!seed);
+        let mut dice = dice.chance(300).then_some(dice);
+        let books = (0..runs).map(|at| Book::random(&mut random, dice.as_mut(), at, nodes, START_MS));
+        let books: Vec<Book> = books.collect();
         let mut cluster = Cluster {
             random,
             variant,

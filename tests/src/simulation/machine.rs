@@ -11,6 +11,8 @@ use lockstep_apis::{
     },
 };
 
+use lockstep_core::course::Course;
+
 use super::random::Random;
 
 /// A segment's folder.
@@ -123,10 +125,21 @@ impl Folder {
         self.synced = self.records.len();
     }
 
-    /// The next task: neither known from an earlier attempt nor done in this one.
+    /// The next task: due after those that are known from an earlier attempt, or were done in this one.
     pub(crate) fn next_task(&self) -> Option<u32> {
-        let known = |task: u32| self.work.known.iter().chain(self.ended()).any(|report| report.task == task);
-        self.work.tasks.iter().map(|task| task.index).find(|&task| !known(task))
+        let mut course = Course::new(&self.work.tasks, &self.work.blocks, &self.work.left_blocks);
+        loop {
+            let task = self.work.tasks[course.due()?].index;
+            match self.work.known.iter().chain(self.ended()).find(|report| report.task == task) {
+                Some(report) => course.ended(report),
+                None => return Some(task),
+            }
+        }
+    }
+
+    /// A task was cancelled: what is still done is there for that.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ended().any(|report| report.outcome() == Outcome::Cancelled)
     }
 
     fn ended(&self) -> impl Iterator<Item = &TaskReport> {

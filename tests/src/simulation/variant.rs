@@ -33,6 +33,8 @@ pub enum Variant {
     LockNotCompared,
     /// A Run that fails leaves no poison.
     NoPoison,
+    /// A node is not told which blocks it left.
+    LeftForgotten,
 }
 
 fn is_lock(key: &keys::Key) -> bool {
@@ -41,7 +43,7 @@ fn is_lock(key: &keys::Key) -> bool {
 
 impl Variant {
     /// All that are broken.
-    pub const BROKEN: [Variant; 11] = [
+    pub const BROKEN: [Variant; 12] = [
         Variant::NoTermCompare,
         Variant::ClaimWithoutCompare,
         Variant::ReportWithoutClaim,
@@ -53,6 +55,7 @@ impl Variant {
         Variant::KeyNotWaitedFor,
         Variant::LockNotCompared,
         Variant::NoPoison,
+        Variant::LeftForgotten,
     ];
 
     pub(crate) fn of_leader(self, mut commit: Commit) -> Commit {

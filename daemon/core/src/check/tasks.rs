@@ -7,6 +7,8 @@ use lockstep_apis::v1alpha::{Serialize, Task, Value, Violation};
 use lockstep_apis::violation::of_field;
 
 use super::gate::{self, CheckedGate};
+use super::{blocks, loops};
+use crate::outline::{Leaf, Outline};
 use crate::parameters::{BookTexts, TaskTexts, WrongText};
 use crate::references::{Reference, References, Root};
 
@@ -22,10 +24,13 @@ pub(crate) struct Checked<'t> {
 
 /// One task with what was found out about it.
 pub(crate) struct CheckedTask<'t> {
+    /// With the options of its blocks.
     pub(crate) task: &'t Task,
+    /// Where it is.
+    pub(crate) leaf: &'t Leaf<'t>,
     /// "" for a task with neither id nor name.
     pub(crate) id: String,
-    /// All that its texts read; nothing if one of them is wrong.
+    /// All that its texts and the conditions of its blocks read; nothing if one of them is wrong.
     pub(crate) references: References,
     /// One node does it, for all.
     pub(crate) single_producer: bool,
@@ -41,54 +46,55 @@ pub fn default_id(name: &str) -> String {
 /// Checks a list of tasks, whose texts are these. `serialize`: the book is a rollout group. `inputs`: the names that it
 /// declares.
 pub(crate) fn check<'t>(
-    tasks: &'t [Task],
+    outline: &'t Outline<'t>,
     texts: &BookTexts,
     serialize: Option<&Serialize>,
     inputs: &BTreeSet<&str>,
 ) -> Checked<'t> {
-    let mut violations = Vec::new();
-    let mut checked = Vec::with_capacity(tasks.len());
-    let mut parsed_tasks = Vec::with_capacity(tasks.len());
-    for (index, task) in tasks.iter().enumerate() {
+    let mut violations = blocks::layout(outline);
+    let mut checked = Vec::with_capacity(outline.tasks.len());
+    let mut parsed_tasks = Vec::with_capacity(outline.tasks.len());
+    for (index, leaf) in outline.tasks.iter().enumerate() {
         let parsed = texts.of(index).expect("invariant: the texts are those of these tasks");
-        let parsed = parsed.map_err(|wrong| wrong_texts(task, &field_of(index, ""), wrong, &mut violations)).ok();
+        let task = &*leaf.task;
+        let parsed = parsed.map_err(|wrong| wrong_texts(task, &leaf.field(""), wrong, &mut violations)).ok();
         let limited = task.targets.as_ref().is_some_and(|targets| targets.limit == 1);
         checked.push(CheckedTask {
             task,
+            leaf,
             id: if task.id.is_empty() { default_id(&task.name) } else { task.id.clone() },
             references: parsed.map(|texts| texts.references()).unwrap_or_default(),
             single_producer: task.run_once || limited,
         });
         parsed_tasks.push(parsed);
     }
-    let keeps_secrets = tasks.iter().any(is_secret);
-    let book = Book { ids: ids(&checked, &mut violations), tasks: &checked, inputs };
+    let keeps_secrets = outline.tasks.iter().any(|leaf| is_secret(leaf.written));
+    let book = Book { ids: ids(&checked, &mut violations), tasks: &checked, outline, inputs };
     let mut gates: Vec<CheckedGate> = Vec::new();
+    let all = outline.tasks.len();
     gates.extend(
         serialize
             .and_then(|serialize| serialize.gate.as_ref())
-            .map(|gate| gate::check(gate, "spec.runOptions.serialize.gate".to_owned(), tasks.len(), &mut violations)),
+            .map(|gate| gate::check(gate, "spec.runOptions.serialize.gate".to_owned(), all, &mut violations)),
     );
     for (index, (own, texts)) in checked.iter().zip(parsed_tasks).enumerate() {
-        rollout(own.task, index, serialize.is_some(), &mut violations);
+        rollout(own, serialize.is_some(), &mut violations);
         gates.extend(
             own.task
                 .serialize
                 .as_ref()
                 .and_then(|serialize| serialize.gate.as_ref())
-                .map(|gate| gate::check(gate, field_of(index, ".serialize.gate"), index + 1, &mut violations)),
+                .map(|gate| gate::check(gate, own.leaf.field(".serialize.gate"), index + 1, &mut violations)),
         );
         book.references(index, texts.map(|texts| &**texts), &mut violations);
+        texts.iter().for_each(|texts| loops::check(own.leaf, texts, &mut violations));
         if let Some(texts) = texts.filter(|_| keeps_secrets) {
-            book.secrets(own.task, &field_of(index, ""), texts, &mut violations);
+            book.secrets(own.task, &own.leaf.field(""), texts, &mut violations);
         }
     }
     gates.iter().for_each(|gate| book.gate(gate, &mut violations));
+    book.conditions(texts, &mut violations);
     Checked { tasks: checked, gates, violations }
-}
-
-fn field_of(index: usize, below: &str) -> String {
-    format!("spec.tasks[{index}]{below}")
 }
 
 pub(super) fn wrong_texts(task: &Task, at: &str, wrong: &[WrongText], violations: &mut Vec<Violation>) {
@@ -104,13 +110,13 @@ pub(super) fn wrong_texts(task: &Task, at: &str, wrong: &[WrongText], violations
 
 /// Where each id is. A second task with one id is a violation.
 fn ids(tasks: &[CheckedTask<'_>], violations: &mut Vec<Violation>) -> BTreeMap<String, usize> {
-    let mut ids = BTreeMap::new();
+    let mut ids: BTreeMap<String, usize> = BTreeMap::new();
     for (index, checked) in tasks.iter().enumerate().filter(|(_, checked)| !checked.id.is_empty()) {
         if let Some(first) = ids.get(&checked.id) {
-            let id = &checked.id;
-            let message = format!("has the id `{id}` of spec.tasks[{first}]: give one of them another `id`");
+            let (id, first) = (&checked.id, tasks[*first].leaf.field(""));
+            let message = format!("has the id `{id}` of {first}: give one of them another `id`");
             let field = if checked.task.id.is_empty() { ".name" } else { ".id" };
-            violations.push(of_field("DuplicateId", field_of(index, field), message));
+            violations.push(of_field("DuplicateId", checked.leaf.field(field), message));
         } else {
             ids.insert(checked.id.clone(), index);
         }
@@ -122,37 +128,44 @@ fn is_secret(task: &Task) -> bool {
     task.register.as_ref().is_some_and(|register| register.secret)
 }
 
-fn rollout(task: &Task, index: usize, serialized: bool, violations: &mut Vec<Violation>) {
+fn rollout(own: &CheckedTask<'_>, serialized: bool, violations: &mut Vec<Violation>) {
+    let (leaf, task) = (own.leaf, own.leaf.written);
     if serialized && task.serialize.is_some() {
         let message = "is a rollout group within the book's own (`runOptions.serialize`): groups do not nest";
-        violations.push(of_field("NestedGroup", field_of(index, ".serialize"), message));
+        violations.push(of_field("NestedGroup", leaf.field(".serialize"), message));
     }
     if let Some(serialize) = &task.serialize {
-        super::rollout(serialize, &field_of(index, ".serialize"), violations);
+        super::rollout(serialize, &leaf.field(".serialize"), violations);
     }
     if task.retries.is_some() && task.action == "assert.that" {
         let message = "tries conditions again that nothing changes meanwhile: use `command.query` with `until`";
-        violations.push(of_field("Retries", field_of(index, ".retries"), message));
+        violations.push(of_field("Retries", leaf.field(".retries"), message));
     }
     if let Some(targets) = &task.targets {
-        super::targets(targets, &field_of(index, ".targets"), violations);
+        super::targets(targets, &leaf.field(".targets"), violations);
     }
-    delegation(task, index, violations);
+    delegation(leaf, violations);
+    blocks::sync_points(leaf, violations);
     if is_secret(task) && task.id.is_empty() && task.name.is_empty() {
         let message = "keeps a secret that nothing can read: give the task an `id`";
-        violations.push(of_field("Required", field_of(index, ".id"), message));
+        violations.push(of_field("Required", leaf.field(".id"), message));
     }
 }
 
-fn delegation(task: &Task, index: usize, violations: &mut Vec<Violation>) {
+fn delegation(leaf: &Leaf<'_>, violations: &mut Vec<Violation>) {
+    let task = leaf.written;
     let Some(given) = &task.delegate_to else {
         if task.throttle > 0 {
             let message = "limits what is done at once on a delegate: give `delegateTo`, too, or leave it out";
-            violations.push(of_field("Throttle", field_of(index, ".throttle"), message));
+            violations.push(of_field("Throttle", leaf.field(".throttle"), message));
         }
         return;
     };
-    let field = field_of(index, ".delegateTo");
+    let field = leaf.field(".delegateTo");
+    if !leaf.within.is_empty() {
+        let message = "is not there yet in a block: put the task before the block, or after it";
+        violations.push(of_field("NotYet", field.clone(), message));
+    }
     super::targets(given, &field, violations);
     for (at, name) in given.nodes.iter().enumerate() {
         super::only_in_text(name, &format!("{field}.nodes[{at}]"), violations);
@@ -162,34 +175,40 @@ fn delegation(task: &Task, index: usize, violations: &mut Vec<Violation>) {
 struct Book<'c, 't> {
     tasks: &'c [CheckedTask<'t>],
     ids: BTreeMap<String, usize>,
+    outline: &'c Outline<'c>,
     inputs: &'c BTreeSet<&'c str>,
 }
 
 impl Book<'_, '_> {
     fn references(&self, index: usize, texts: Option<&TaskTexts>, violations: &mut Vec<Violation>) {
-        for reference in self.tasks[index].references.iter() {
-            if let Some(message) = self.wrong_reference(index, Some(index), reference) {
-                violations.push(of_field("Reference", field_of(index, ""), message));
+        let Some(texts) = texts else { return };
+        let (own, leaf) = (texts.own_references(), self.tasks[index].leaf);
+        for reference in own.iter() {
+            let wrong = self.wrong_reference(index, Some(index), reference);
+            let wrong = wrong.or_else(|| self.wrong_in_block(leaf, reference));
+            if let Some(message) = wrong {
+                violations.push(of_field("Reference", leaf.field(""), message));
             }
         }
-        let own = &self.tasks[index].references;
         if own.uses(Root::Checks) {
             let message = format!("`checks` is not known here: {}", known_where(Root::Checks));
-            violations.push(of_field("Reference", field_of(index, ""), message));
+            violations.push(of_field("Reference", leaf.field(""), message));
         }
-        let Some(texts) = texts.filter(|_| own.uses(Root::Result) || own.uses(Root::File)) else { return };
+        if !(own.uses(Root::Result) || own.uses(Root::File)) {
+            return;
+        }
         // Names that only some fields know.
         if let Some(when) = &texts.when {
             for root in [Root::Result, Root::File].into_iter().filter(|root| when.references().uses(*root)) {
                 let message = format!("`{}` is not known here: {}", root.name(), known_where(root));
-                violations.push(of_field("Reference", field_of(index, ".when"), message));
+                violations.push(of_field("Reference", leaf.field(".when"), message));
             }
         }
         let judging = [(&texts.success, ".success"), (&texts.changed, ".changed"), (&texts.until, ".retries.until")];
         for (expression, below) in judging {
             if expression.as_ref().is_some_and(|expression| expression.references().uses(Root::File)) {
                 let message = format!("`file` is not known here: {}", known_where(Root::File));
-                violations.push(of_field("Reference", field_of(index, below), message));
+                violations.push(of_field("Reference", leaf.field(below), message));
             }
         }
         let mut parameters = texts.parameters_references();
@@ -197,12 +216,12 @@ impl Book<'_, '_> {
         if parameters.uses(Root::Result) {
             let message = format!("`result` is not known here: {}", known_where(Root::Result));
             let field = format!(".{}", self.tasks[index].task.action);
-            violations.push(of_field("Reference", field_of(index, &field), message));
+            violations.push(of_field("Reference", leaf.field(&field), message));
         }
         if texts.rendered_references().uses(Root::File) {
             let message = format!("`file` is not known here: {}", known_where(Root::File));
             let field = format!(".{}", self.tasks[index].task.action);
-            violations.push(of_field("Reference", field_of(index, &field), message));
+            violations.push(of_field("Reference", leaf.field(&field), message));
         }
     }
 
@@ -217,6 +236,7 @@ impl Book<'_, '_> {
                         format!("`{}` is not known here: {}", reference.root.name(), known_where(reference.root))
                     })
                 }
+                Root::Failure => Some(format!("`failure` is not known here: {}", known_where(Root::Failure))),
                 _ => self.wrong_reference(gate.end, None, reference),
             };
             violations.extend(message.map(|message| of_field("Reference", gate.field.clone(), message)));
@@ -248,6 +268,7 @@ impl Book<'_, '_> {
             Root::Node => unknown_field(reference, first?, &["name", "labels", "addresses"]),
             Root::Delegate => self.wrong_delegate(own, reference),
             Root::Run => unknown_field(reference, first?, &["name", "namespace", "uid"]),
+            Root::Failure => unknown_field(reference, first?, &["task", "name", "message"]),
             _ => None,
         }
     }
@@ -258,6 +279,56 @@ impl Book<'_, '_> {
             return Some(message.to_owned());
         }
         unknown_field(reference, reference.path.first()?, &["name", "labels", "addresses"])
+    }
+
+    /// What a task may read depends on the block that it is in.
+    fn wrong_in_block(&self, leaf: &Leaf<'_>, reference: &Reference) -> Option<String> {
+        match reference.root {
+            Root::Failure if !blocks::follows(&leaf.within) => Some(format!(
+                "reads `{reference}`, which is not known here: only `rescue` and `always` follow a failure"
+            )),
+            Root::All if blocks::follows(&leaf.within) => Some(format!(
+                "reads `{reference}`, for which the nodes would wait, and nodes do not wait for each other in `rescue` and \
+                 `always`: read it in the `block`"
+            )),
+            Root::Shared => {
+                let producer = *self.ids.get(reference.path.first()?)?;
+                let block = blocks::barrier(self.outline, leaf, producer)?;
+                Some(format!(
+                    "reads `{reference}`, for which the nodes would wait within the `rescue` or `always` of {}: nodes \
+                     wait only in the `block`; make it before the block",
+                    block.field("")
+                ))
+            }
+            _ => None,
+        }
+    }
+
+    /// The conditions of blocks are read before anything in them is done.
+    fn conditions(&self, texts: &BookTexts, violations: &mut Vec<Violation>) {
+        for (index, block) in self.outline.blocks.iter().enumerate() {
+            let mut object = |reason, message: String| violations.push(of_field(reason, block.field(".when"), message));
+            match texts.condition_of(index) {
+                Some(Err(error)) => object("Expression", error.to_string()),
+                Some(Ok(Some(when))) => {
+                    for reference in when.references().iter() {
+                        let unknown = match reference.root {
+                            root @ (Root::Result | Root::File | Root::Checks) => {
+                                Some(format!("`{}` is not known here: {}", root.name(), known_where(root)))
+                            }
+                            Root::Failure if !blocks::follows(&block.within) => {
+                                Some(format!("`{reference}` is not known here: {}", known_where(Root::Failure)))
+                            }
+                            _ => None,
+                        };
+                        let wrong = unknown
+                            .or_else(|| self.wrong_reference(block.tasks.start, Some(block.tasks.start), reference));
+                        wrong.into_iter().for_each(|message| object("Reference", message));
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 
     /// `results.x`, `shared.x` and `all.x` name an earlier task; `shared` one that a single node does.
@@ -300,7 +371,7 @@ impl Book<'_, '_> {
             given.and_then(Value::as_bool).unwrap_or(false)
         };
         for name in ["argv", "shell", "args", "interpreter", "unless", "onlyIf", "validate"] {
-            if let Some(secret) = self.secret_in(&texts.parameters.references_of(name))
+            if let Some(secret) = self.secret_in(&with_items(texts, texts.parameters.references_of(name)))
                 && !allowed("secretArgv")
             {
                 let message = format!(
@@ -311,7 +382,7 @@ impl Book<'_, '_> {
                 violations.push(of_field("SecretExposed", field, message));
             }
         }
-        if let Some(secret) = self.secret_in(&texts.environment_references())
+        if let Some(secret) = self.secret_in(&with_items(texts, texts.environment_references()))
             && !allowed("secretEnvironment")
         {
             let message = format!(
@@ -332,10 +403,19 @@ impl Book<'_, '_> {
     }
 }
 
+/// What reads `item` reads all that the items are made of.
+fn with_items(texts: &TaskTexts, mut references: References) -> References {
+    if references.uses(Root::Item) {
+        references.extend(&texts.loop_references());
+    }
+    references
+}
+
 fn known_where(root: Root) -> &'static str {
     match root {
         Root::Result => "only `success`, `changed` and `retries.until` judge a result",
         Root::Checks => "only a health gate (`serialize.gate`) has checks",
+        Root::Failure => "only `rescue` and `always` follow a failure",
         _ => "only `validate` checks a file",
     }
 }

@@ -294,3 +294,132 @@ fn ids_come_from_names() {
         assert_eq!(default_id(name), id);
     }
 }
+
+#[test]
+fn mistakes_in_blocks_are_named_where_they_are() {
+    let table = [
+        (
+            "  tasks: [{block: [{name: a, command.run: {argv: [x]}, when: vras.x}]}]",
+            "Expression spec.tasks[0].block[0].when: line 1, column 1: unknown name `vras`",
+        ),
+        (
+            "  tasks: [{when: 1 +, block: [{name: a, command.run: {argv: [x]}}, {name: b, command.run: {argv: [x]}}]}]",
+            "Expression spec.tasks[0].when: line 1",
+        ),
+        (
+            "  tasks: [{when: results.a.changed, block: [{name: a, command.run: {argv: [x]}}]}]",
+            "Reference spec.tasks[0].when: reads `results.a` of",
+        ),
+        (
+            "  tasks: [{block: [{name: a, command.run: {argv: [x]}}], always: [{name: A, command.run: {argv: [x]}}]}]",
+            "DuplicateId spec.tasks[0].always[0].name: has the id `a` of spec.tasks[0].block[0]",
+        ),
+        (
+            "  tasks: [{block: [{name: a, command.run: {argv: [x]}}], rescue: [{name: b, sync: true, command.run: {argv: [x]}}]}]",
+            "SyncPoint spec.tasks[0].rescue[0].sync: is a sync point",
+        ),
+        (
+            "  tasks: [{block: [{name: a, command.run: {argv: [x]}}], always: [{block: [{name: b, runOnce: true, command.run: {argv: [x]}}]}]}]",
+            "SyncPoint spec.tasks[0].always[0].block[0].runOnce: is a sync point",
+        ),
+        (
+            "  tasks: [{block: [{name: a, command.run: {argv: [x]}}], always: [{targets: {nodes: [n]}, block: [{name: b, command.run: {argv: [x]}}]}]}]",
+            "SyncPoint spec.tasks[0].always[0].targets: is a sync point",
+        ),
+        (
+            "  tasks: [{block: [{name: a, runOnce: true, command.run: {argv: [x]}}], rescue: [{name: b, when: shared.a.changed, command.run: {argv: [x]}}]}]",
+            "Reference spec.tasks[0].rescue[0]: reads `shared.a.changed`, for which the nodes would wait",
+        ),
+        (
+            "  tasks: [{block: [{name: a, serialize: 1, command.run: {argv: [x]}}]}]",
+            "NestedGroup spec.tasks[0].block[0].serialize: is a rollout group, which cannot begin within a block",
+        ),
+        (
+            "  tasks: [{block: [{name: a, command.run: {argv: ['${{ failure.task }}']}}], always: [{command.run: {argv: [x]}}]}]",
+            "Reference spec.tasks[0].block[0]: reads `failure.task`, which is not known here",
+        ),
+        (
+            "  tasks: [{block: [{name: a, command.run: {argv: [x]}}], rescue: [{name: b, command.run: {argv: ['${{ failure.tsak }}']}}]}]",
+            "reads `failure.tsak`, which is not there: did you mean `task`?",
+        ),
+        (
+            "  tasks: [{targets: {where: vars.x == 1}, block: [{name: a, command.run: {argv: [x]}}]}]",
+            "Reference spec.tasks[0].targets.where: reads `vars.x`",
+        ),
+        (
+            "  tasks: [{name: t, command.run: {argv: [mk]}, register: {secret: true}}, {environment: {T: \"${{ results.t.stdout }}\"}, block: [{name: b, command.run: {argv: [join]}}]}]",
+            "SecretExposed spec.tasks[1].block[0].environment: puts the secret",
+        ),
+    ];
+    for (spec, expected) in table {
+        let found = of_book(spec);
+        assert!(found.iter().any(|violation| violation.contains(expected)), "{spec}\n{found:#?}");
+    }
+}
+
+#[test]
+fn a_mistake_of_a_block_is_told_once_however_many_tasks_are_in_it() {
+    let spec =
+        "  tasks: [{when: vras.x, block: [{name: a, command.run: {argv: [x]}}, {name: b, command.run: {argv: [x]}}]}]";
+    assert_eq!(of_book(spec).len(), 1);
+    let spec = "  tasks: [{when: results.x.changed, block: [{name: a, command.run: {argv: [x]}}, {name: b, command.run: {argv: [x]}}]}]";
+    assert_eq!(of_book(spec).len(), 1);
+}
+
+#[test]
+fn blocks_in_order_have_no_violation() {
+    let spec = r#"
+  tasks:
+    - {name: mk, runOnce: true, command.run: {argv: [mk]}}
+    - when: vars.x
+      block:
+        - {name: a, sync: true, command.run: {argv: [x]}}
+        - {name: b, runOnce: true, command.run: {argv: [x]}}
+        - {name: c, command.run: {argv: ["${{ shared.b.stdout }}"]}}
+      rescue:
+        - when: failure.task == "a"
+          block: [{name: d, command.run: {argv: ["${{ results.a.exitCode }}", "${{ shared.mk.stdout }}"]}}]
+          always: [{name: e, command.run: {argv: ["${{ failure.message }}"]}}]
+    - {name: f, command.run: {argv: ["${{ results.d.stdout }}"]}}
+"#;
+    assert_eq!(of_book(spec), Vec::<String>::new());
+}
+
+#[test]
+fn blocks_do_not_go_down_for_ever() {
+    let deep = |depth: usize| {
+        let inner =
+            (0..depth).fold("{command.run: {argv: [x]}}".to_owned(), |inner, _| format!("{{block: [{inner}]}}"));
+        of_book(&format!("  tasks: [{inner}]"))
+    };
+    assert_eq!(deep(16), Vec::<String>::new());
+    assert!(deep(17)[0].contains("TooDeep"), "{:?}", deep(17));
+    let many = "{command.run: {argv: [x]}}, ".repeat(5_001);
+    let found = of_book(&format!("  tasks: [{{block: [{many}]}}, {{block: [{many}]}}]"));
+    assert!(found[0].starts_with("TooLarge spec.tasks: 10002 tasks"), "{found:?}");
+}
+
+#[test]
+fn mistakes_in_loops_are_named() {
+    let task = |rest: &str| {
+        format!("  tasks: [{{name: t, command.run: {{argv: [mk]}}, register: {{secret: true}}}}, {{name: a, {rest}}}]")
+    };
+    let table = [
+        (task("loop: 5, command.run: {argv: [x]}"), "TypeMismatch spec.tasks[1].loop: must be a list, a map"),
+        (task("loop: [1, 2], loopLimit: 1, command.run: {argv: [x]}"), "LoopLimit spec.tasks[1].loop: 2 items"),
+        (task("loop: ['${{ itme }}'], command.run: {argv: [x]}"), "Expression spec.tasks[1].loop[0]: line 1"),
+        (task("loop: ['${{ item }}'], command.run: {argv: [x]}"), "Reference spec.tasks[1].loop: reads `item`"),
+        (
+            task("command.run: {argv: ['${{ index }}']}"),
+            "Reference spec.tasks[1]: reads `index`, and only a task with `loop`",
+        ),
+        (
+            task("loop: '${{ [results.t.stdout] }}', command.run: {argv: ['${{ item }}']}"),
+            "SecretExposed spec.tasks[1].command.run.argv: puts the secret `results.t.stdout`",
+        ),
+    ];
+    for (spec, expected) in table {
+        let found = of_book(&spec);
+        assert!(found.iter().any(|violation| violation.contains(expected)), "{spec}\n{found:#?}");
+    }
+}

@@ -1,11 +1,13 @@
 //! Cuts tasks into groups and segments. A segment ends only where nodes must wait for each other: at a group's border,
 //! at `sync: true`, and around a task that not every node of the window does. What a task reads of another node is of
 //! a task that one node does, and that task is a segment of its own: so it is always in an earlier segment.
+//! A block that is cut has its `rescue` and `always` in each of its segments, for the nodes that fail there.
 
 use std::collections::BTreeSet;
 
 use lockstep_apis::v1alpha::{
-    CompiledRetries, CompiledTask, OnInterrupt, OnUnreachable, Retries, Serialize, SnapshotNode, Targets,
+    BlockPart, CompiledBlock, CompiledRetries, CompiledTask, OnInterrupt, OnUnreachable, Retries, Serialize,
+    SnapshotNode, Targets, Within,
 };
 use lockstep_apis::{duration, params};
 
@@ -15,6 +17,7 @@ use super::{AdmissionNode, CheckedTask, EarlyEnd, Group, Rejection, RunOptions, 
 use crate::check;
 use crate::check::gate::CheckedGate;
 use crate::check::tasks::Checked;
+use crate::outline::{Apart, Outline};
 use crate::references::{References, Root};
 
 /// Default of a task's `timeout`, in milliseconds: ten minutes.
@@ -43,6 +46,7 @@ pub(super) struct Nodes<'c> {
 
 /// Groups and segments of a Run whose nodes are, in the order in which they are chosen, `nodes`.
 pub(super) fn cut(
+    outline: &Outline<'_>,
     checked: &Checked<'_>,
     options: &RunOptions,
     cluster: &Nodes<'_>,
@@ -50,7 +54,7 @@ pub(super) fn cut(
 ) -> Result<Cut, Rejection> {
     let tasks = &checked.tasks;
     let mut delegates = Delegates::default();
-    let cutting = Cutting { read: Read::of(checked), cluster, nodes };
+    let cutting = Cutting { outline, tasks, read: Read::of(checked), cluster, nodes };
     let all: Vec<u32> = (0..nodes.len() as u32).collect();
     let (mut groups, mut segments) = (Vec::new(), Vec::new());
     for range in ranges(tasks, options) {
@@ -65,12 +69,13 @@ pub(super) fn cut(
         let members = cutting.in_order(serialize, members)?;
         let mut group = windows::group(serialize, options, &members)?;
         group.first_segment = segments.len() as u32;
-        cutting.segments(&tasks[range.clone()], range.start, own.is_some(), &members, &mut segments, &mut delegates)?;
+        let end = range.end;
+        cutting.segments(range, own.is_some(), &members, &mut segments, &mut delegates)?;
         if let Some(gate) = serialize.and_then(|serialize| serialize.gate.as_ref()) {
             let mut own = segments.split_off(group.first_segment as usize);
             gate::close(gate, groups.len() as u32, &mut own);
             segments.append(&mut own);
-            let read = checked.gates.iter().filter(|checked| checked.end == range.end);
+            let read = checked.gates.iter().filter(|checked| checked.end == end);
             let last = segments.last_mut().expect("invariant: a closed group has a segment");
             read.for_each(|gate| reads(last, &gate.references()));
         }
@@ -131,6 +136,8 @@ fn called<'t>(own: &CheckedTask<'t>) -> &'t str {
 }
 
 struct Cutting<'c> {
+    outline: &'c Outline<'c>,
+    tasks: &'c [CheckedTask<'c>],
     read: Read,
     cluster: &'c Nodes<'c>,
     nodes: &'c [SnapshotNode],
@@ -139,34 +146,46 @@ struct Cutting<'c> {
 impl Cutting<'_> {
     fn segments(
         &self,
-        tasks: &[CheckedTask<'_>],
-        first: usize,
+        range: std::ops::Range<usize>,
         group_of_one: bool,
         members: &[u32],
         segments: &mut Vec<Segment>,
         delegates: &mut Delegates,
     ) -> Result<(), Rejection> {
-        let mut open = false;
-        for (offset, own) in tasks.iter().enumerate() {
+        let mut open: Option<std::ops::Range<usize>> = None;
+        let mut before: Option<Apart> = None;
+        for index in range {
+            let own = &self.tasks[index];
             let delegated = own.task.delegate_to.as_ref();
-            let apart = own.task.run_once || (own.task.targets.is_some() && !group_of_one) || delegated.is_some();
+            let apart = match delegated {
+                Some(_) => Some(Apart::Alone),
+                None => own.leaf.apart.filter(|_| own.task.run_once || !group_of_one),
+            };
             // What every node did can be read when every node has done it.
             let waits = |segment: &Segment| {
                 let mut read = own.references.ids(Root::All);
                 read.any(|id| segment.tasks.iter().any(|task| task.id == id))
             };
-            if !open || apart || own.task.sync || segments.last().is_some_and(waits) {
-                let nodes = if apart { self.doers(own, members)? } else { Vec::new() };
-                let mut segment = Segment { nodes, all_of_window: !apart, ..Segment::default() };
+            let joins = before == apart && apart != Some(Apart::Alone) && open.is_some();
+            if !joins || own.task.sync || segments.last().is_some_and(waits) {
+                if let (Some(tasks), Some(segment)) = (open, segments.last_mut()) {
+                    self.close(segment, tasks, Some(index));
+                }
+                let nodes = if apart.is_some() { self.doers(own, members)? } else { Vec::new() };
+                let mut segment = Segment { nodes, all_of_window: apart.is_none(), ..Segment::default() };
                 if let Some(given) = delegated {
                     self.delegate(own, given, &mut segment, delegates)?;
                 }
                 segments.push(segment);
+                open = Some(index..index);
             }
-            open = !apart;
             let segment = segments.last_mut().expect("invariant: the first task opens a segment");
-            segment.tasks.push(self.task(own, (first + offset) as u32));
-            reads(segment, &own.references);
+            self.add(segment, index);
+            open = open.map(|open| open.start..index + 1);
+            before = apart;
+        }
+        if let (Some(before), Some(segment)) = (open, segments.last_mut()) {
+            self.close(segment, before, None);
         }
         Ok(())
     }
@@ -198,6 +217,40 @@ impl Cutting<'_> {
         segment.throttle = if own.task.throttle == 0 { delegate::THROTTLE } else { own.task.throttle };
         segment.reads_results = own.references.results().map(str::to_owned).collect();
         Ok(())
+    }
+
+    fn add(&self, segment: &mut Segment, index: usize) {
+        let own = &self.tasks[index];
+        segment.tasks.push(self.task(own, index as u32));
+        reads(segment, &own.references);
+    }
+
+    /// Ends a segment of these tasks before the one with index `next`: adds `rescue` and `always` of the blocks that go
+    /// on, for the nodes that fail in it, and says which blocks there are.
+    fn close(&self, segment: &mut Segment, tasks: std::ops::Range<usize>, next: Option<usize>) {
+        let within = |index: usize| self.outline.tasks[index].within.as_slice();
+        let next = next.map_or(&[][..], within);
+        let cut = within(tasks.end - 1).iter().zip(next).take_while(|(place, next)| place.block == next.block);
+        let cut: Vec<u32> = cut.map(|(place, _)| place.block).collect();
+        for (depth, block) in cut.iter().enumerate().rev() {
+            let all = self.outline.blocks[*block as usize].tasks.clone();
+            let follows = |index: &usize| within(*index)[depth].part() != BlockPart::Body;
+            all.filter(follows).for_each(|index| self.add(segment, index));
+        }
+        let places = segment.tasks.iter().flat_map(|task| &task.within);
+        let blocks: BTreeSet<u32> = places.map(|Within { block, .. }| *block).collect();
+        segment.blocks = blocks.into_iter().map(|block| self.block(block, &tasks, cut.contains(&block))).collect();
+    }
+
+    fn block(&self, index: u32, segment: &std::ops::Range<usize>, goes_on: bool) -> CompiledBlock {
+        let block = &self.outline.blocks[index as usize];
+        CompiledBlock {
+            index,
+            name: block.task.name.clone(),
+            rescues: !block.task.rescue.is_empty(),
+            begun: block.tasks.start < segment.start,
+            goes_on,
+        }
     }
 
     /// The nodes of a task that not every node does.
@@ -248,6 +301,7 @@ impl Cutting<'_> {
             OnInterrupt::Unspecified => OnInterrupt::Fail,
             given => given,
         };
+        let conditions = own.leaf.within.iter().map(|place| &self.outline.blocks[place.block as usize].task.when);
         let shared = own.single_producer && self.read.shared.contains(&own.id);
         CompiledTask {
             index,
@@ -270,6 +324,10 @@ impl Cutting<'_> {
             retries: task.retries.as_ref().map(retries),
             ignore_errors: task.ignore_errors,
             gate: None,
+            r#loop: task.r#loop.clone(),
+            loop_limit: if task.loop_limit == 0 { check::LOOP_LIMIT } else { task.loop_limit },
+            within: own.leaf.within.clone(),
+            block_when: conditions.filter(|when| !when.is_empty()).cloned().collect(),
         }
     }
 }

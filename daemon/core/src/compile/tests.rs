@@ -1,7 +1,9 @@
 //! Claims about the compiler, as transcripts: a book and nodes in, groups, windows and segments out.
 
 use lockstep_apis::manifest;
-use lockstep_apis::v1alpha::{Metadata, NodeSpec, NodeStatus, Object, OnFailure, OnInterrupt, object};
+use lockstep_apis::v1alpha::{
+    CompiledBlock, CompiledTask, Metadata, NodeSpec, NodeStatus, Object, OnFailure, OnInterrupt, object,
+};
 
 use super::*;
 
@@ -695,4 +697,82 @@ fn on_failure_without_serialize_is_of_the_options() {
     let run = run("  taskBooks: [web]\n  runOptions: {onFailure: StopNow, serialize: 1}");
     let snapshot = cluster(1).compile(&run, Some(&book(&spec))).unwrap();
     assert_eq!(transcript(&snapshot), "serialized, StopNow after 0: 1[n1]\n  all: a");
+}
+
+/// Tasks of each segment with the parts of blocks that they are in, and what the segment says of its blocks.
+fn blocks(snapshot: &Snapshot) -> String {
+    let place = |place: &lockstep_apis::v1alpha::Within| format!("{}{:?}", place.block, place.part());
+    let segment = |segment: &Segment| {
+        let task = |task: &CompiledTask| {
+            let places: Vec<String> = task.within.iter().map(place).collect();
+            format!("{}@{}", task.id, places.join("/"))
+        };
+        let tasks: Vec<String> = segment.tasks.iter().map(task).collect();
+        let block = |block: &CompiledBlock| {
+            let marks = [(block.rescues, "r"), (block.begun, "<"), (block.goes_on, ">")];
+            let marks: String = marks.iter().filter(|(set, _)| *set).map(|(_, mark)| *mark).collect();
+            format!("{}{marks}", block.index)
+        };
+        let blocks: Vec<String> = segment.blocks.iter().map(block).collect();
+        let who = if segment.all_of_window { String::new() } else { format!(" on {:?}", segment.nodes) };
+        format!("{} [{}]{who}", tasks.join(" "), blocks.join(" "))
+    };
+    snapshot.segments.iter().map(segment).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_block_that_is_cut_has_what_follows_a_failure_in_each_of_its_segments() {
+    let spec = format!(
+        "{ALL}{}",
+        r#"  tasks:
+    - {name: first, command.run: {argv: [x]}}
+    - block:
+        - {name: a, command.run: {argv: [x]}}
+        - block:
+            - {name: b, command.run: {argv: [x]}}
+            - {name: c, command.run: {argv: [x]}, sync: true}
+          always: [{name: d, command.run: {argv: [x]}}]
+        - {name: once, command.run: {argv: [x]}, runOnce: true}
+      rescue: [{block: [{name: e, command.run: {argv: [x]}}], rescue: [{name: f, command.run: {argv: [x]}}]}]
+      always: [{name: g, command.run: {argv: [x]}}]
+    - {name: last, command.run: {argv: [x]}}
+"#
+    );
+    let snapshot = cluster(2).compile(&run("  taskBooks: [web]"), Some(&book(&spec))).unwrap();
+    assert_eq!(
+        blocks(&snapshot),
+        "first@ a@0Body b@0Body/1Body d@0Body/1Always e@0Rescue/2Body f@0Rescue/2Rescue g@0Always [0r> 1> 2r]\n\
+         c@0Body/1Body d@0Body/1Always e@0Rescue/2Body f@0Rescue/2Rescue g@0Always [0r<> 1< 2r]\n\
+         once@0Body e@0Rescue/2Body f@0Rescue/2Rescue g@0Always [0r<> 2r] on [0]\n\
+         e@0Rescue/2Body f@0Rescue/2Rescue g@0Always last@ [0r< 2r]"
+    );
+    let indices: Vec<u32> = snapshot.segments[1].tasks.iter().map(|task| task.index).collect();
+    assert_eq!(indices, [3, 4, 6, 7, 8]);
+}
+
+#[test]
+fn tasks_have_the_options_of_their_blocks() {
+    let spec = format!(
+        "{ALL}{}",
+        r#"  tasks:
+    - when: facts.a
+      user: web
+      timeout: 5s
+      environment: {A: "1", B: "1"}
+      targets: {selector: role=db}
+      block:
+        - {name: a, command.run: {argv: [x]}, when: facts.c, user: own, environment: {B: "2"}}
+        - {when: facts.b, sensitive: true, onInterrupt: Rerun, block: [{name: b, command.run: {argv: [x]}}]}
+      always: [{name: c, command.run: {argv: [x]}}]
+    - {name: d, command.run: {argv: [x]}}
+"#
+    );
+    let snapshot = cluster(4).compile(&run("  taskBooks: [web]"), Some(&book(&spec))).unwrap();
+    assert_eq!(blocks(&snapshot), "a@0Body b@0Body/1Body c@0Always [0 1] on [1, 3]\nd@ []");
+    let [a, b, c] = &snapshot.segments[0].tasks[..] else { panic!("three tasks") };
+    assert_eq!((a.block_when.join(" "), a.when.as_str(), a.user.as_str()), ("facts.a".into(), "facts.c", "own"));
+    assert_eq!((a.environment["A"].as_str(), a.environment["B"].as_str(), a.timeout_ms), ("1", "2", 5000));
+    assert_eq!((b.block_when.join(" "), b.user.as_str(), b.sensitive), ("facts.a facts.b".into(), "web", true));
+    assert_eq!((b.on_interrupt(), a.on_interrupt()), (OnInterrupt::Rerun, OnInterrupt::Fail));
+    assert_eq!((c.block_when.join(" "), c.sensitive), ("facts.a".into(), false));
 }

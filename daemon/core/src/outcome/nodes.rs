@@ -36,7 +36,7 @@ pub fn node_state(run: &RunState, plan: &Plan, node: u32, ended: bool) -> NodeSt
     }
     let mut changed = false;
     let mut takes_part = false;
-    for segment in (0..plan.snapshot.segments.len() as u32).filter(|&segment| plan.does(segment, node)) {
+    for segment in (0..plan.snapshot.segments.len() as u32).filter(|&segment| run.does(plan, segment, node)) {
         takes_part = true;
         match run.stage(segment, node) {
             Stage::Ended(end) => changed |= end == NodeEnd::Changed,
@@ -115,7 +115,8 @@ fn failed_task<'w>(run: &'w RunState, plan: &Plan, node: u32) -> Option<(String,
             matches!(task.outcome(), Outcome::Failed | Outcome::Interrupted | Outcome::Cancelled | Outcome::Lost);
         ends && !task.ignored
     };
-    let task = report.tasks.iter().find(stopped)?;
+    // What failed before it was rescued, or was followed by what is always done.
+    let task = report.tasks.iter().rfind(stopped)?;
     let compiled = plan.segment(stop.segment)?.tasks.iter().find(|compiled| compiled.index == task.task);
     Some((compiled.map(|compiled| compiled.name.clone()).unwrap_or_default(), task))
 }

@@ -5,34 +5,55 @@ use std::sync::Arc;
 use lockstep_apis::v1alpha::Task;
 
 use super::{TaskTexts, WrongText};
+use crate::expression::{Expression, SyntaxError};
+use crate::outline::{Block, Outline};
 use crate::template::TemplateCache;
 
-/// The parsed texts of a list of tasks, in its order. Cheap to clone.
+/// The condition of a block, if it has one.
+type Condition = Result<Option<Arc<Expression>>, SyntaxError>;
+
+/// The parsed texts of a list of tasks, by the tasks' indices over the book. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct BookTexts {
     texts: Arc<Vec<Result<Arc<TaskTexts>, Vec<WrongText>>>>,
+    conditions: Arc<Vec<Condition>>,
 }
 
 impl BookTexts {
     /// Parses them; what is wrong is kept in its place.
     pub fn parse(tasks: &[Task]) -> Self {
-        let mut cache = TemplateCache::new();
-        let texts = tasks.iter().map(|task| TaskTexts::of_task(task, &mut cache).map(Arc::new)).collect();
-        Self { texts: Arc::new(texts) }
+        Self::of_outline(&Outline::of(tasks))
     }
 
-    /// The texts of the task with this number, or all that is wrong with them; `None` if there is no such task.
+    pub(crate) fn of_outline(outline: &Outline<'_>) -> Self {
+        let mut cache = TemplateCache::new();
+        let conditions: Vec<Condition> = outline.blocks.iter().map(condition).collect();
+        let texts = outline.tasks.iter().map(|leaf| {
+            let conditions = leaf.within.iter().map(|place| &conditions[place.block as usize]);
+            // What is wrong is the block's.
+            let conditions = conditions.filter_map(|condition| condition.as_ref().ok()?.clone()).collect();
+            TaskTexts::in_blocks(&leaf.task, conditions, &mut cache).map(Arc::new)
+        });
+        Self { texts: Arc::new(texts.collect()), conditions: Arc::new(conditions) }
+    }
+
+    /// Whether these are the texts of as many tasks.
+    pub fn fits(&self, tasks: &[Task]) -> bool {
+        self.texts.len() == Outline::of(tasks).tasks.len()
+    }
+
+    /// The texts of the task with this index, or all that is wrong with them; `None` if there is no such task.
     pub fn of(&self, index: usize) -> Option<Result<&Arc<TaskTexts>, &[WrongText]>> {
         self.texts.get(index).map(|texts| texts.as_ref().map_err(Vec::as_slice))
     }
 
-    /// How many tasks.
-    pub fn len(&self) -> usize {
-        self.texts.len()
+    /// The condition of the block with this index.
+    pub(crate) fn condition_of(&self, block: usize) -> Option<&Condition> {
+        self.conditions.get(block)
     }
+}
 
-    /// No tasks.
-    pub fn is_empty(&self) -> bool {
-        self.texts.is_empty()
-    }
+fn condition(block: &Block<'_>) -> Condition {
+    let when = block.task.when.as_str();
+    (!when.is_empty()).then(|| Expression::parse(when).map(Arc::new)).transpose()
 }

@@ -72,6 +72,8 @@ pub fn work(world: &World, attempt: &Attempt) -> Option<Delivery> {
             inputs: snapshot.inputs.clone(),
             variables: snapshot.variables.clone(),
             known: assignment.known.clone(),
+            blocks: segment.blocks.clone(),
+            left_blocks: assignment.left_blocks.clone(),
             grace_ms: snapshot.grace_ms,
             nodes: if segment.reads_nodes { snapshot.nodes.clone() } else { Vec::new() },
             ..Default::default()

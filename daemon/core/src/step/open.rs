@@ -52,7 +52,9 @@ impl<'w> Open<'w> {
 
     /// Whether the window has still something to do on the node.
     pub(super) fn needs(&self, node: u32) -> bool {
-        let left = |segment| self.plan.does(segment, node) && !matches!(self.run.stage(segment, node), Stage::Ended(_));
+        let left = |segment| {
+            self.run.does(self.plan, segment, node) && !matches!(self.run.stage(segment, node), Stage::Ended(_))
+        };
         self.run.stop(node).is_none() && (self.segment..=self.last_segment).any(left)
     }
 

@@ -101,13 +101,16 @@ fn next_window(active: &Active<'_>, group: u32, window: u32) -> Move {
 fn first_segment(run: &RunState, plan: &Plan, group: u32, window: &Window, from: u32) -> Option<u32> {
     let of = plan.group(group)?;
     let mut segments = segments_of(of).skip(from as usize);
-    let goes = |segment: u32| window.nodes.iter().any(|&node| plan.does(segment, node) && run.stop(node).is_none());
+    let goes =
+        |segment: u32| window.nodes.iter().any(|&node| run.does(plan, segment, node) && run.stop(node).is_none());
     segments.find(|&segment| goes(segment)).map(|segment| segment - of.first_segment)
 }
 
 /// Whether every node of the window that does the segment has ended it, or goes no further.
 fn segment_is_done(run: &RunState, plan: &Plan, window: &Window, segment: u32) -> bool {
     window.nodes.iter().all(|&node| {
-        !plan.does(segment, node) || run.stop(node).is_some() || matches!(run.stage(segment, node), Stage::Ended(_))
+        !run.does(plan, segment, node)
+            || run.stop(node).is_some()
+            || matches!(run.stage(segment, node), Stage::Ended(_))
     })
 }

@@ -14,6 +14,8 @@ use crate::{
     world::NodeEnd,
 };
 
+mod blocks;
+
 #[test]
 fn a_run_goes_through_its_windows_one_after_another_and_ends() {
     let mut f = Fixture::new();

@@ -119,6 +119,7 @@ impl<'w> Deciding<'w> {
                     ticket: self.active[at].cursor.ticket,
                     created_ms: self.now_ms,
                     known: run.track(segment, node).map(|track| track.known()).unwrap_or_default(),
+                    left_blocks: run.left_blocks(node),
                     ..Default::default()
                 };
                 let key = AttemptKey::Assignment.of(&run.attempt_of(plan, segment, node, attempt));
@@ -160,7 +161,7 @@ impl<'w> Active<'w> {
         let open = Open::new(run, plan, cursor.group, cursor.segment, window, cursor.ticket);
         let due = |&&node: &&u32| {
             let stage = run.stage(open.segment, node);
-            plan.does(open.segment, node)
+            run.does(plan, open.segment, node)
                 && run.stop(node).is_none()
                 && matches!(stage, Stage::Unassigned | Stage::Rerun)
         };

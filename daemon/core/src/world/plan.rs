@@ -1,6 +1,9 @@
 //! A Run's snapshot with the indices that `step` asks for again and again. Knows nothing of what happened since.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use lockstep_apis::{
     params,
@@ -118,6 +121,13 @@ impl Plan {
     /// The name of the node that does the segment for this node.
     pub fn doer_name(&self, segment: u32, node: u32) -> &str {
         self.delegate(segment, node).map_or_else(|| self.name(node), |delegate| &delegate.name)
+    }
+
+    /// Whether every task of a segment is in one of these blocks.
+    pub fn is_within(&self, segment: u32, blocks: &BTreeSet<u32>) -> bool {
+        self.segment(segment).is_some_and(|segment| {
+            segment.tasks.iter().all(|task| task.within.iter().any(|place| blocks.contains(&place.block)))
+        })
     }
 
     /// The first segment that a node takes part in. `None`: in none.

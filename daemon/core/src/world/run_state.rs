@@ -46,6 +46,8 @@ pub struct RunState {
     tracks: Vec<Vec<Track>>,
     /// By node.
     stops: Vec<Option<Stop>>,
+    /// By node: blocks that it left because something failed in them, and that go on.
+    left: Vec<BTreeSet<u32>>,
     /// (segment, node) whose last attempt is assigned or claimed, and has no end.
     open: BTreeSet<(u32, u32)>,
     /// (segment, node, attempt) that hold a place.
@@ -78,6 +80,7 @@ impl RunState {
             revealed: Vec::new(),
             tracks: Vec::new(),
             stops: Vec::new(),
+            left: Vec::new(),
             open: BTreeSet::new(),
             places: BTreeSet::new(),
             failures: Vec::new(),
@@ -194,6 +197,20 @@ impl RunState {
         self.stops.get(node as usize).copied().flatten()
     }
 
+    /// Blocks that a node left because something failed in them: it does none of their tasks.
+    pub fn left_blocks(&self, node: u32) -> Vec<u32> {
+        self.left.get(node as usize).into_iter().flatten().copied().collect()
+    }
+
+    /// Whether a node of the window does a segment: it takes part, and has not left the blocks that all of it is in,
+    /// unless in this one.
+    pub fn does(&self, plan: &Plan, segment: u32, node: u32) -> bool {
+        let left = self.left.get(node as usize).filter(|left| !left.is_empty());
+        let passes = left.is_some_and(|left| plan.is_within(segment, left));
+        let was_there = || self.track(segment, node).is_some_and(|track| !track.attempts.is_empty());
+        plan.does(segment, node) && (!passes || was_there())
+    }
+
     /// How many nodes failed in a group.
     pub fn failures(&self, group: u32) -> u32 {
         self.failures.get(group as usize).copied().unwrap_or_default()
@@ -288,6 +305,7 @@ impl RunState {
         let plan = Plan::new(hash.clone(), Snapshot::decode(bytes.as_slice())?);
         self.tracks = plan.snapshot.segments.iter().map(|_| Vec::new()).collect();
         self.stops = vec![None; plan.snapshot.nodes.len()];
+        self.left = vec![BTreeSet::new(); plan.snapshot.nodes.len()];
         self.failures = vec![0; plan.snapshot.groups.len()];
         self.attempts = 0;
         self.plan = Some(Arc::new(plan));
@@ -342,8 +360,11 @@ impl RunState {
         let Some(report) = state.counted_report().filter(|_| state.ending.is_none()).cloned() else { return };
         // The assignment says what was known before; the order in which records come in does not matter.
         let Some(known) = state.assignment.as_ref().map(|assignment| assignment.value.clone()) else { return };
-        let tasks = plan.segment(segment).map_or(&[][..], |segment| &segment.tasks);
-        let ending = ending(tasks, &known.known, &report, number);
+        let Some(of) = plan.segment(segment) else { return };
+        let (ending, left) = ending(of, &known, &report, number);
+        if ending != Ending::Rerun {
+            self.left[node as usize].extend(left);
+        }
         for task in &report.tasks {
             let again = known.known.iter().any(|earlier| earlier.task == task.task);
             let due = ending == Ending::Rerun && task.outcome() == Outcome::Interrupted;

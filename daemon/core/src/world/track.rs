@@ -1,14 +1,14 @@
 //! What the store says about one node in one segment: its attempts, and what they come to.
 //! Knows records; not windows, not other nodes.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use lockstep_apis::{
     commit::Revision,
-    v1alpha::{
-        Assignment, Claim, CompiledTask, EarlyEnd, OnInterrupt, Outcome, Report, TaskReport, Verdict, VerdictType,
-    },
+    v1alpha::{Assignment, Claim, EarlyEnd, OnInterrupt, Outcome, Report, Segment, TaskReport, Verdict, VerdictType},
 };
+
+use crate::course::Course;
 
 /// Most attempts of one segment on one node. A node that is cut off so often while it works is broken, and a segment
 /// that is begun without end would hold up its window until the Run's timeout.
@@ -190,7 +190,7 @@ impl Track {
         let mut known: Vec<TaskReport> = Vec::new();
         for attempt in &self.attempts {
             let Some(report) = attempt.counted_report() else { continue };
-            for task in report.tasks.iter().filter(|task| is_known(task)) {
+            for task in report.tasks.iter().filter(|task| is_known(task.outcome())) {
                 known.retain(|earlier| earlier.task != task.task);
                 known.push(task.clone());
             }
@@ -200,37 +200,76 @@ impl Track {
     }
 }
 
-/// What a report comes to for the segment with these tasks, if `known` was known before.
-pub(crate) fn ending(tasks: &[CompiledTask], known: &[TaskReport], report: &Report, attempt: u32) -> Ending {
-    let ended_so = |outcome: Outcome| report.tasks.iter().any(|task| task.outcome() == outcome && !task.ignored);
-    if !report.error.is_empty() || ended_so(Outcome::Failed) {
+/// What a report comes to for this segment, by an attempt of this assignment; and the blocks that the node left in it
+/// for good.
+pub(crate) fn ending(
+    segment: &Segment,
+    assignment: &Assignment,
+    report: &Report,
+    attempt: u32,
+) -> (Ending, BTreeSet<u32>) {
+    let mut course = Course::new(&segment.tasks, &segment.blocks, &assignment.left_blocks);
+    let ending = through(&mut course, segment, assignment, report, attempt);
+    (ending, course.left_behind().collect())
+}
+
+fn through(
+    course: &mut Course<'_>,
+    segment: &Segment,
+    assignment: &Assignment,
+    report: &Report,
+    attempt: u32,
+) -> Ending {
+    if !report.error.is_empty() {
         return Ending::Final(NodeEnd::Failed);
     }
-    if ended_so(Outcome::Cancelled) {
-        return Ending::Final(NodeEnd::Cancelled);
+    // The report has the last word on a task.
+    let ends = || report.tasks.iter().chain(&assignment.known);
+    let mut is_complete = true;
+    while let Some(at) = course.due() {
+        let index = segment.tasks[at].index;
+        match ends().find(|task| task.task == index) {
+            Some(report) if is_known(report.outcome()) || report.outcome() == Outcome::Cancelled => {
+                course.ended(report)
+            }
+            _ => {
+                is_complete = false;
+                break;
+            }
+        }
+    }
+    // What a cancel left undone stays so.
+    if ends().any(|task| task.outcome() == Outcome::Cancelled) {
+        let failed = course.fall().is_some_and(|fall| fall.outcome == Outcome::Failed);
+        return Ending::Final(if failed { NodeEnd::Failed } else { NodeEnd::Cancelled });
     }
     let may_rerun = |index: u32| {
-        tasks.iter().find(|task| task.index == index).is_some_and(|task| task.on_interrupt() == OnInterrupt::Rerun)
+        segment
+            .tasks
+            .iter()
+            .find(|task| task.index == index)
+            .is_some_and(|task| task.on_interrupt() == OnInterrupt::Rerun)
     };
     let interrupted =
         || report.tasks.iter().filter(|task| matches!(task.outcome(), Outcome::Interrupted | Outcome::Lost));
     if interrupted().any(|task| !may_rerun(task.task)) {
         return Ending::Final(NodeEnd::Interrupted);
     }
-    let has_end = |index: u32| {
-        let mut ends = known.iter().chain(&report.tasks);
-        ends.any(|task| task.task == index && is_known(task))
-    };
-    if tasks.iter().all(|task| has_end(task.index)) {
-        let changed = known.iter().chain(&report.tasks).any(|task| task.outcome() == Outcome::Changed);
-        return Ending::Final(if changed { NodeEnd::Changed } else { NodeEnd::Ok });
+    if is_complete {
+        let changed = ends().any(|task| task.outcome() == Outcome::Changed);
+        return Ending::Final(match (course.fall(), changed) {
+            (Some(_), _) => NodeEnd::Failed,
+            (None, true) => NodeEnd::Changed,
+            (None, false) => NodeEnd::Ok,
+        });
     }
     // What is missing did not start, or may run again.
     if attempt < MAX_ATTEMPTS { Ending::Rerun } else { Ending::Final(NodeEnd::Interrupted) }
 }
 
-fn is_known(task: &TaskReport) -> bool {
-    matches!(task.outcome(), Outcome::Ok | Outcome::Changed | Outcome::Skipped | Outcome::Unpredicted) || task.ignored
+/// A failure is an end, too: a block may have gone on after it.
+fn is_known(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Ok | Outcome::Changed | Outcome::Skipped | Outcome::Unpredicted | Outcome::Failed)
 }
 
 /// The verdict that an early end is.
@@ -250,10 +289,27 @@ pub(crate) fn early_verdict(early: EarlyEnd) -> Option<(VerdictType, &'static st
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lockstep_apis::v1alpha::{BlockPart, CompiledBlock, CompiledTask, Within};
 
-    fn tasks() -> Vec<CompiledTask> {
+    fn segment() -> Segment {
         let task = |index, on: OnInterrupt| CompiledTask { index, on_interrupt: on.into(), ..Default::default() };
-        vec![task(0, OnInterrupt::Rerun), task(1, OnInterrupt::Fail)]
+        Segment { tasks: vec![task(0, OnInterrupt::Rerun), task(1, OnInterrupt::Fail)], ..Default::default() }
+    }
+
+    /// A block of a task that may be cut, one that rescues, one of always; then one after it.
+    fn block() -> Segment {
+        let task = |index, part: Option<BlockPart>| {
+            let within = part.map(|part| Within { block: 0, part: part.into() }).into_iter().collect();
+            CompiledTask { index, within, on_interrupt: OnInterrupt::Rerun.into(), ..Default::default() }
+        };
+        let parts = [Some(BlockPart::Body), Some(BlockPart::Rescue), Some(BlockPart::Always), None];
+        let blocks = vec![CompiledBlock { rescues: true, ..Default::default() }];
+        let tasks = parts.into_iter().enumerate().map(|(at, part)| task(at as u32, part)).collect();
+        Segment { tasks, blocks, ..Default::default() }
+    }
+
+    fn ending_of(segment: &Segment, known: Vec<TaskReport>, report: &Report, attempt: u32) -> Ending {
+        ending(segment, &Assignment { known, ..Default::default() }, report, attempt).0
     }
 
     fn report(outcomes: &[(u32, Outcome)]) -> Report {
@@ -277,14 +333,14 @@ mod tests {
             (vec![(0, O::Ok)], Ending::Rerun),
         ];
         for (outcomes, expected) in table {
-            assert_eq!(ending(&tasks(), &[], &report(&outcomes), 1), expected, "{outcomes:?}");
+            assert_eq!(ending_of(&segment(), Vec::new(), &report(&outcomes), 1), expected, "{outcomes:?}");
         }
     }
 
     #[test]
     fn what_earlier_attempts_ended_completes_a_later_report() {
         let known = report(&[(0, Outcome::Changed)]).tasks;
-        let ended = ending(&tasks(), &known, &report(&[(1, Outcome::Ok)]), 2);
+        let ended = ending_of(&segment(), known, &report(&[(1, Outcome::Ok)]), 2);
         assert_eq!(ended, Ending::Final(NodeEnd::Changed));
     }
 
@@ -293,18 +349,58 @@ mod tests {
         let mut ignored = report(&[(0, Outcome::Failed)]);
         ignored.tasks[0].ignored = true;
         let both = Report { tasks: [ignored.tasks.clone(), report(&[(1, Outcome::Ok)]).tasks].concat(), ..report(&[]) };
-        assert_eq!(ending(&tasks(), &[], &both, 1), Ending::Final(NodeEnd::Ok));
+        assert_eq!(ending_of(&segment(), Vec::new(), &both, 1), Ending::Final(NodeEnd::Ok));
         assert_eq!(
-            ending(&tasks(), &ignored.tasks, &report(&[(1, Outcome::Changed)]), 2),
+            ending_of(&segment(), ignored.tasks.clone(), &report(&[(1, Outcome::Changed)]), 2),
             Ending::Final(NodeEnd::Changed)
         );
-        assert!(is_known(&ignored.tasks[0]));
+        assert!(is_known(ignored.tasks[0].outcome()));
     }
 
     #[test]
     fn a_segment_is_not_begun_for_ever() {
         let cut = report(&[(0, Outcome::Interrupted)]);
-        assert_eq!(ending(&tasks(), &[], &cut, MAX_ATTEMPTS), Ending::Final(NodeEnd::Interrupted));
+        assert_eq!(ending_of(&segment(), Vec::new(), &cut, MAX_ATTEMPTS), Ending::Final(NodeEnd::Interrupted));
+    }
+
+    #[test]
+    fn only_what_was_not_rescued_fails_the_node() {
+        use {NodeEnd as N, Outcome as O};
+        let table = [
+            (vec![(0, O::Ok), (2, O::Ok), (3, O::Ok)], Ending::Final(N::Ok)),
+            (vec![(0, O::Failed), (1, O::Ok), (2, O::Changed), (3, O::Ok)], Ending::Final(N::Changed)),
+            (vec![(0, O::Failed), (1, O::Failed), (2, O::Ok)], Ending::Final(N::Failed)),
+            (vec![(0, O::Ok), (2, O::Failed)], Ending::Final(N::Failed)),
+            (vec![(0, O::Cancelled), (2, O::Ok)], Ending::Final(N::Cancelled)),
+            (vec![(0, O::Cancelled)], Ending::Final(N::Cancelled)),
+            // Cut off on the way to its end.
+            (vec![(0, O::Failed)], Ending::Rerun),
+            (vec![(0, O::Failed), (1, O::Interrupted)], Ending::Rerun),
+            (vec![(0, O::Failed), (1, O::Failed), (2, O::Interrupted)], Ending::Rerun),
+            (vec![(0, O::Ok), (2, O::Ok)], Ending::Rerun),
+        ];
+        for (outcomes, expected) in table {
+            assert_eq!(ending_of(&block(), Vec::new(), &report(&outcomes), 1), expected, "{outcomes:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_of_an_earlier_attempt_is_still_rescued() {
+        let known = report(&[(0, Outcome::Failed)]).tasks;
+        let rest = report(&[(1, Outcome::Ok), (2, Outcome::Ok), (3, Outcome::Ok)]);
+        assert_eq!(ending_of(&block(), known, &rest, 2), Ending::Final(NodeEnd::Ok));
+    }
+
+    #[test]
+    fn who_fails_in_a_block_that_goes_on_has_left_it() {
+        let mut segment = block();
+        segment.tasks.truncate(3);
+        segment.blocks[0].goes_on = true;
+        let rescued = report(&[(0, Outcome::Failed), (1, Outcome::Ok), (2, Outcome::Ok)]);
+        let ended = ending(&segment, &Assignment::default(), &rescued, 1);
+        assert_eq!(ended, (Ending::Final(NodeEnd::Ok), BTreeSet::from([0])));
+        let ended = ending(&segment, &Assignment::default(), &report(&[(0, Outcome::Ok)]), 1);
+        assert_eq!(ended, (Ending::Final(NodeEnd::Ok), BTreeSet::new()));
     }
 
     #[test]

@@ -27,6 +27,7 @@ struct Seen {
     output: Vec<(OutputStream, String)>,
     started: usize,
     not_reached: usize,
+    succeeded: bool,
 }
 
 impl Seen {
@@ -38,7 +39,14 @@ impl Seen {
 fn done(root: &Path, tasks: &str, change: impl FnOnce(&mut LocalRun)) -> Seen {
     let mut local = LocalRun { book: book(tasks), root: Some(root.to_owned()), ..LocalRun::default() };
     change(&mut local);
-    let mut seen = Seen { outcomes: Vec::new(), messages: Vec::new(), output: Vec::new(), started: 0, not_reached: 0 };
+    let mut seen = Seen {
+        outcomes: Vec::new(),
+        messages: Vec::new(),
+        output: Vec::new(),
+        started: 0,
+        not_reached: 0,
+        succeeded: false,
+    };
     let outcome = run(&local, &Cancel::new().unwrap(), &mut |event| match event {
         LocalEvent::Started(_) => seen.started += 1,
         LocalEvent::Output(_, chunk) => {
@@ -51,7 +59,7 @@ fn done(root: &Path, tasks: &str, change: impl FnOnce(&mut LocalRun)) -> Seen {
     })
     .unwrap();
     assert_eq!(outcome.tasks.len(), seen.outcomes.len());
-    seen.not_reached = outcome.not_reached;
+    (seen.not_reached, seen.succeeded) = (outcome.not_reached, outcome.succeeded);
     seen
 }
 
@@ -247,7 +255,198 @@ fn thrown_switch_ends_the_running_task() {
     })
     .unwrap();
     assert_eq!(outcome.count(Outcome::Cancelled), 1);
-    assert!(!outcome.is_success());
+    assert!(!outcome.succeeded);
+}
+
+const GUARDED: &str = r#"
+    - name: guarded
+      when: vars.port > 1
+      environment: {WHO: "${{ node.name }}", WHAT: outer}
+      block:
+        - {name: first, file.managed: {path: /first, content: "1\n"}}
+        - {name: second, command.run: {argv: ["sh", "-c", "echo $WHAT >&2; exit 3"]}, environment: {WHAT: inner}}
+        - {name: third, command.run: {argv: ["true"]}}
+      rescue:
+        - name: told
+          command.run: {argv: [echo, "${{ failure.task }}: ${{ results.second.exitCode }}: ${{ failure.message }}"]}
+          when: results.second.failed
+      always:
+        - {name: cleaned, file.absent: {path: /first}}
+        - {name: said, when: failure.name == "second", command.query: {argv: [echo, followed]}}
+    - {name: after, command.query: {argv: [echo, after]}}
+"#;
+
+#[test]
+fn a_rescue_reads_the_failure_and_the_book_goes_on() {
+    use Outcome::{Changed, Failed, Ok};
+    let root = tempfile::tempdir().unwrap();
+    let seen = done(root.path(), GUARDED, |_| {});
+    assert_eq!(seen.outcomes, [Changed, Failed, Changed, Changed, Ok, Ok], "{:?}", seen.messages);
+    assert!(seen.succeeded && seen.not_reached == 0);
+    let printed = seen.text(OutputStream::Stdout);
+    assert!(printed.starts_with("second: 3: ") && printed.ends_with("followed\nafter\n"), "{printed}");
+    assert_eq!(seen.text(OutputStream::Stderr), "inner\n");
+    assert!(!root.path().join("first").exists());
+}
+
+#[test]
+fn a_block_whose_condition_is_false_is_skipped_with_all_that_is_in_it() {
+    let root = tempfile::tempdir().unwrap();
+    let seen = done(root.path(), GUARDED, |run| _ = run.set.insert("port".into(), Value::from(1)));
+    use Outcome::{Ok, Skipped};
+    assert_eq!(seen.outcomes, [Skipped, Skipped, Skipped, Skipped, Skipped, Ok], "{:?}", seen.messages);
+    assert_eq!(seen.started, 1);
+}
+
+#[test]
+fn what_is_not_rescued_ends_the_book_after_always() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - block:
+        - {name: a, command.run: {argv: ["false"]}, sync: true}
+      rescue: [{name: b, command.run: {argv: ["false"]}}]
+      always: [{name: c, command.query: {argv: [echo, always]}}]
+    - {name: d, command.run: {argv: ["true"]}}
+"#;
+    use Outcome::{Failed, Ok};
+    let seen = done(root.path(), tasks, |_| {});
+    assert_eq!(seen.outcomes, [Failed, Failed, Ok], "{:?}", seen.messages);
+    assert_eq!((seen.succeeded, seen.not_reached, seen.text(OutputStream::Stdout).as_str()), (false, 1, "always\n"));
+}
+
+#[test]
+fn a_cut_block_is_done_once_on_one_machine() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - block:
+        - {name: a, command.run: {argv: [echo, a]}}
+        - {name: b, command.run: {argv: [echo, b]}, runOnce: true}
+        - {name: c, command.run: {argv: [echo, c]}, sync: true}
+      rescue: [{name: r, command.run: {argv: [echo, r]}}]
+      always: [{name: z, command.run: {argv: [echo, z]}}]
+    - {name: d, command.run: {argv: [echo, d]}}
+"#;
+    let seen = done(root.path(), tasks, |_| {});
+    assert_eq!(seen.text(OutputStream::Stdout), "a\nb\nc\nz\nd\n", "{:?}", seen.messages);
+    let failing = tasks.replace("[echo, b]", "['false']");
+    let seen = done(root.path(), &failing, |_| {});
+    assert_eq!(seen.text(OutputStream::Stdout), "a\nr\nz\nd\n", "{:?}", seen.messages);
+    assert!(seen.succeeded);
+}
+
+#[test]
+fn after_a_cancel_only_always_is_done_and_within_the_grace() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - block: [{name: sleeper, time.sleep: 60s}, {name: next, command.run: {argv: [echo, next]}}]
+      rescue: [{name: rescue, command.run: {argv: [echo, rescue]}}]
+      always:
+        - {name: clean, command.run: {argv: [echo, clean]}}
+        - {name: too long, command.run: {argv: [sleep, "60"]}}
+        - {name: too late, command.run: {argv: [echo, late]}}
+    - {name: after, command.run: {argv: [echo, after]}}
+"#;
+    let mut book = book(tasks);
+    book.spec.as_mut().unwrap().run_options = Some(lockstep_apis::v1alpha::RunOptions {
+        grace: Some(prost_types::Duration { seconds: 0, nanos: 300_000_000 }),
+        ..Default::default()
+    });
+    let local = LocalRun { book, root: Some(root.path().to_owned()), ..LocalRun::default() };
+    let cancel = Cancel::new().unwrap();
+    let (mut ended, mut printed) = (Vec::new(), String::new());
+    let outcome = run(&local, &cancel, &mut |event| match event {
+        LocalEvent::Started(task) if task.name == "sleeper" => cancel.throw(),
+        LocalEvent::Ended(task, report) => ended.push((task.name.clone(), report.outcome())),
+        LocalEvent::Output(_, chunk) => printed.push_str(&String::from_utf8_lossy(&chunk.data)),
+        LocalEvent::Started(_) => {}
+    })
+    .unwrap();
+    use Outcome::{Cancelled, Changed, Failed};
+    let names: Vec<_> = ended.iter().map(|(name, outcome)| (name.as_str(), *outcome)).collect();
+    assert_eq!(names, [("sleeper", Cancelled), ("clean", Changed), ("too long", Failed)]);
+    assert_eq!(printed, "clean\n");
+    assert!(!outcome.succeeded);
+}
+
+#[test]
+fn a_loop_is_one_task_with_a_result_for_each_item() {
+    use Outcome::{Changed, Ok, Skipped};
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - name: files
+      loop: [{name: a, port: 1}, {name: b, port: 2}, {name: c, port: 3}]
+      when: item.port != 2
+      file.managed: {path: "/${{ item.name }}", template: "{{item.port}} of {{index}}\n"}
+    - name: pairs
+      loop: {y: 2, x: 1}
+      command.query: {argv: [echo, "${{ item.key }}=${{ item.value }}"]}
+    - name: computed
+      loop: ${{ results.pairs.items.map(r, r.stdout) }}
+      command.query: {argv: [echo, "${{ item }}!"]}
+    - name: nothing
+      loop: ${{ [] }}
+      command.run: {argv: ["false"]}
+    - name: not wanted
+      when: vars.port == 1
+      loop: ${{ vars.absent }}
+      command.run: {argv: ["false"]}
+    - name: after
+      when: results.files.changed && results.files.items[1].skipped && results.files.items[2].item.name == "c"
+      command.query: {argv: [echo, "${{ results.files.items.size() }}"]}
+"#;
+    let seen = done(root.path(), tasks, |_| {});
+    assert_eq!(seen.outcomes, [Changed, Ok, Ok, Skipped, Skipped, Ok], "{:?}", seen.messages);
+    assert_eq!(seen.text(OutputStream::Stdout), "x=1\ny=2\nx=1!\ny=2!\n3\n");
+    assert_eq!(fs::read_to_string(root.path().join("c")).unwrap(), "3 of 2\n");
+    assert!(!root.path().join("b").exists());
+    let second = done(root.path(), tasks, |_| {});
+    assert_eq!(second.outcomes[0], Ok, "{:?}", second.messages);
+}
+
+#[test]
+fn a_loop_ends_at_the_item_that_fails_and_names_it() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - name: each
+      loop: [x, y, z]
+      command.run: {shell: "echo ${{ item }}; test ${{ item }} != y"}
+"#;
+    let seen = done(root.path(), tasks, |_| {});
+    assert_eq!(seen.outcomes, [Outcome::Failed]);
+    assert!(seen.messages[0].starts_with("item 2 of 3 (y): "), "{:?}", seen.messages);
+    assert_eq!(seen.text(OutputStream::Stdout), "x\ny\n");
+    let ignored = tasks.replace("loop:", "ignoreErrors: true\n      loop:");
+    let seen = done(root.path(), &ignored, |_| {});
+    assert_eq!(seen.text(OutputStream::Stdout), "x\ny\nz\n");
+    assert!(seen.succeeded);
+}
+
+#[test]
+fn a_loop_is_limited_and_says_what_it_cannot_go_through() {
+    let root = tempfile::tempdir().unwrap();
+    let of = |items: &str| {
+        let tasks = format!(
+            "\n    - {{name: a, loop: '${{{{ {items} }}}}', loopLimit: 2, command.query: {{argv: ['true']}}}}\n"
+        );
+        done(root.path(), &tasks, |_| {}).messages.concat()
+    };
+    assert_eq!(of("[1, 2, 3]"), "LoopLimit: 3 items, and at most 2 are allowed: raise `loopLimit`");
+    assert!(of("1 + 1").contains("must be a list or a map"), "{}", of("1 + 1"));
+    assert_eq!(of("[1, 2]"), "");
+}
+
+#[test]
+fn a_check_goes_through_a_loop_too() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - {name: files, loop: [a, b], file.managed: {path: "/${{ item }}", content: x}}
+    - {name: make, loop: [a, b], command.run: {argv: [touch, "${{ item }}"]}}
+    - {name: over, loop: "${{ results.make.items }}", command.query: {argv: ["true"]}}
+"#;
+    let seen = done(root.path(), tasks, |run| run.check = true);
+    use Outcome::{Changed, Unpredicted};
+    assert_eq!(seen.outcomes, [Changed, Unpredicted, Unpredicted], "{:?}", seen.messages);
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
 }
 
 #[test]

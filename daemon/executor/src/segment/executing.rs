@@ -14,6 +14,7 @@ use std::{
 use lockstep_apis::v1alpha::{
     CompiledTask, JournalRecord, OutputChunk, Report, TaskReport, Work, journal_record::Record,
 };
+use lockstep_core::course::Course;
 use lockstep_modules::{Cancel, Host, Unsynced};
 use prost::Message;
 
@@ -148,8 +149,9 @@ fn tasks(
     watch(folder, &cancel).map_err(|error| segment_error("the watch for a cancel", &error))?;
 
     let before = already_done(records);
-    let known = |task: &&CompiledTask| !work.known.iter().chain(&before).any(|report| report.task == task.index);
-    let prepared = Preparation::of(work.tasks.iter().filter(known));
+    let known: Vec<TaskReport> = work.known.iter().chain(&before).cloned().collect();
+    let prepared = Preparation::of(&work.tasks);
+    let mut course = Course::new(&work.tasks, &work.blocks, &work.left_blocks);
     let mut segment = Segment {
         host: &host,
         cancel: &cancel,
@@ -161,8 +163,9 @@ fn tasks(
         masker: masker(&work),
         unsynced: Unsynced::new(),
         results_left: results::MAX_RESULTS_BYTES,
+        ending: None,
     };
-    for report in work.known.iter().chain(&before) {
+    for report in &known {
         let task = work.tasks.iter().find(|task| task.index == report.task);
         if let (Some(task), Some(result)) = (task, &report.result) {
             if task.secret {
@@ -172,10 +175,7 @@ fn tasks(
         }
     }
     let mut reports = before;
-    // It may have died between the end of the last task and the report's.
-    if !reports.iter().any(results::is_end) {
-        reports.extend(segment.run(&prepared.tasks, notes)?);
-    }
+    reports.extend(segment.run(&prepared.tasks, &mut course, &known, notes)?);
     Ok((reports, segment.unsynced))
 }
 

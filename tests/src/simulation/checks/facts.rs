@@ -6,7 +6,7 @@ use lockstep_apis::{
     keys::{self, Attempt},
     v1alpha::{
         Assignment, Cursor, EarlyEnd, Gate, GateReasonType, LockMode, LockStatus, OnInterrupt, Outcome, Report, Run,
-        VerdictType,
+        TaskReport, VerdictType,
     },
 };
 use prost::Message;
@@ -14,7 +14,7 @@ use prost::Message;
 use super::{Checker, Fault};
 use crate::simulation::{
     Seen,
-    books::Book,
+    books::{Book, Guard},
     cluster::{Cluster, Deed, START_MS},
     store::Change,
 };
@@ -186,6 +186,78 @@ impl Book {
     }
 }
 
+/// What a node's ends in a segment come to, by the words of the documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    Well,
+    Failed,
+    Cancelled,
+    /// Something that is due has no end.
+    Unfinished,
+}
+
+/// What tasks come to that are done one after another.
+fn in_turn(tasks: &[u32], ends: &impl Fn(u32) -> Option<Outcome>) -> Came {
+    for task in tasks {
+        match ends(*task) {
+            None | Some(Outcome::Interrupted) => return Came::Unfinished,
+            Some(Outcome::Failed) => return Came::Failed,
+            Some(Outcome::Cancelled) => return Came::Cancelled,
+            Some(_) => {}
+        }
+    }
+    Came::Well
+}
+
+impl Book {
+    /// The block that some of a segment's tasks are in.
+    pub(super) fn guard_of(&self, segment: u32) -> Option<&Guard> {
+        self.guards.iter().find(|guard| (guard.first..=guard.last).contains(&segment))
+    }
+
+    /// Whether all of a segment's tasks are in its block.
+    pub(super) fn is_guarded_whole(&self, segment: u32) -> bool {
+        let guard = self.guard_of(segment);
+        let tasks = &self.snapshot.segments[segment as usize].tasks;
+        guard.is_some_and(|guard| {
+            let all = || guard.body.iter().chain(&guard.rescue).chain(&guard.always);
+            tasks.iter().all(|task| all().any(|index| *index == task.index))
+        })
+    }
+
+    /// What a node's ends in a segment come to; `left`: it failed in the segment's block before.
+    pub(super) fn came_to(&self, segment: u32, left: bool, ends: impl Fn(u32) -> Option<Outcome>) -> Came {
+        let tasks: Vec<u32> = self.snapshot.segments[segment as usize].tasks.iter().map(|task| task.index).collect();
+        let Some(guard) = self.guard_of(segment) else { return in_turn(&tasks, &ends) };
+        let outside = |task: &u32| ![&guard.body, &guard.rescue, &guard.always].iter().any(|part| part.contains(task));
+        let begin = tasks.iter().position(|task| !outside(task)).unwrap_or(tasks.len());
+        let before = in_turn(&tasks[..begin], &ends);
+        if before != Came::Well {
+            return before;
+        }
+        let after: Vec<u32> = tasks[begin..].iter().copied().filter(outside).collect();
+        if left {
+            return in_turn(&after, &ends);
+        }
+        let body: Vec<u32> = tasks.iter().copied().filter(|task| guard.body.contains(task)).collect();
+        let body = in_turn(&body, &ends);
+        let mut block = body;
+        if body == Came::Failed && !guard.rescue.is_empty() {
+            block = in_turn(&guard.rescue, &ends);
+        }
+        if block == Came::Unfinished || block == Came::Cancelled {
+            return block;
+        }
+        if segment == guard.last || body != Came::Well {
+            let always = in_turn(&guard.always, &ends);
+            if always == Came::Unfinished || block == Came::Well {
+                block = always;
+            }
+        }
+        if block == Came::Well { in_turn(&after, &ends) } else { block }
+    }
+}
+
 impl RunFacts {
     /// Whether the node's end in a segment, as known at a time, keeps it from going on; and whether it is a failure.
     pub(super) fn stopped(&self, book: &Book, segment: u32, node: usize, at_ms: u64) -> Option<bool> {
@@ -197,32 +269,42 @@ impl RunFacts {
             let Some((_, report)) = life.report.as_ref().filter(|(at, report)| *at <= at_ms && !report.late) else {
                 continue;
             };
-            let has = |outcome: Outcome| report.tasks.iter().any(|task| task.outcome() == outcome);
-            let cut = report.tasks.iter().filter(|task| task.outcome() == Outcome::Interrupted);
-            let fatal = cut.clone().any(|task| book.must_not_rerun(segment, task.task));
-            if has(Outcome::Failed) || (fatal && !has(Outcome::Cancelled)) {
-                return Some(true);
-            }
-            if has(Outcome::Cancelled) {
-                return Some(false);
-            }
-            let complete = book.snapshot.segments[segment as usize].tasks.iter().all(|task| {
-                let known = life.assigned.iter().flat_map(|(_, assignment)| &assignment.known);
-                known.chain(&report.tasks).any(|known| {
-                    known.task == task.index
-                        && matches!(known.outcome(), Outcome::Ok | Outcome::Changed | Outcome::Skipped)
-                })
-            });
-            if !complete && number >= 10 {
-                return Some(true);
+            let mut cut = report.tasks.iter().filter(|task| task.outcome() == Outcome::Interrupted);
+            let fatal = cut.any(|task| book.must_not_rerun(segment, task.task));
+            let known: Vec<&TaskReport> = life.assigned.iter().flat_map(|(_, assignment)| &assignment.known).collect();
+            let ends = |task: u32| {
+                let mut all = report.tasks.iter().chain(known.iter().copied());
+                all.find(|report| report.task == task).map(TaskReport::outcome)
+            };
+            let left = self.left(book, segment, node, at_ms);
+            match book.came_to(segment, left, ends) {
+                Came::Failed => return Some(true),
+                Came::Cancelled => return Some(false),
+                Came::Unfinished if fatal || number >= 10 => return Some(true),
+                Came::Unfinished | Came::Well => {}
             }
         }
         None
     }
 
+    /// Whether the node failed in the block that a segment is of, in an earlier one, as known at a time.
+    pub(super) fn left(&self, book: &Book, segment: u32, node: usize, at_ms: u64) -> bool {
+        let Some(guard) = book.guard_of(segment) else { return false };
+        let mut lives = (guard.first..segment)
+            .flat_map(|earlier| self.lives.range((earlier, node, 1)..=(earlier, node, u32::MAX)))
+            .filter_map(|(_, life)| life.report.as_ref())
+            .filter(|(at, report)| *at <= at_ms && !report.late);
+        lives.any(|(_, report)| {
+            report.tasks.iter().any(|task| guard.body.contains(&task.task) && task.outcome() == Outcome::Failed)
+        })
+    }
+
     /// Whether the node will do nothing more of the segment, as known at a time.
     pub(super) fn through(&self, book: &Book, segment: u32, node: usize, at_ms: u64) -> bool {
         if book.is_early(node) || (0..=segment).any(|earlier| self.stopped(book, earlier, node, at_ms).is_some()) {
+            return true;
+        }
+        if self.left(book, segment, node, at_ms) && book.is_guarded_whole(segment) {
             return true;
         }
         let mut lives = self.lives.range((segment, node, 1)..=(segment, node, u32::MAX));

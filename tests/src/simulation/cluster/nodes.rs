@@ -7,7 +7,7 @@ use lockstep_core::recovery::{self, Judgement};
 
 use super::{Beat, Cluster, Deed, Down, Event, Execution, Up};
 use crate::simulation::{
-    machine::{Agent, Child, Executor},
+    machine::{Agent, Child, Executor, Folder},
     variant::Variant,
 };
 
@@ -95,7 +95,10 @@ impl Cluster {
                     self.tell_server(node, Up::Claim(attempt));
                 }
             }
-            Down::Work(attempt, work) => {
+            Down::Work(attempt, mut work) => {
+                if self.variant == Variant::LeftForgotten {
+                    work.left_blocks.clear();
+                }
                 if agent.pending.remove(&attempt) && agent.taken.insert(attempt.clone()) {
                     machine.make_folder(&attempt, *work);
                     self.start_executor(node, &attempt);
@@ -150,42 +153,45 @@ impl Cluster {
         }
         let Some(folder) = machine.disk.get_mut(attempt) else { return };
         let late = self.variant == Variant::JournalAfterExec;
+        let mut ended_badly = true;
         let next = match beat {
             Beat::Intend => match folder.next_task() {
                 None => return self.finish(node, attempt),
-                Some(task) if folder.cancelled => {
+                Some(task) if folder.cancelled && !folder.is_ending() => {
                     folder.done(task, Outcome::Cancelled);
-                    return self.finish(node, attempt);
+                    Beat::Intend
                 }
                 Some(task) => {
+                    ended_badly = false;
                     if !late {
                         folder.intend(task, self.now_ms);
                     }
                     Beat::Start(task)
                 }
             },
-            Beat::Start(task) if folder.cancelled => {
+            Beat::Start(task) if folder.cancelled && !folder.is_ending() => {
                 folder.done(task, Outcome::Cancelled);
-                return self.finish(node, attempt);
+                Beat::Intend
             }
             Beat::Start(task) => return self.start_child(node, attempt, id, task),
             Beat::IntendLate(task) => return folder.intend(task, self.now_ms),
             Beat::Done(task, outcome) => {
                 folder.done(task, outcome);
-                if outcome == Outcome::Failed {
-                    return self.finish(node, attempt);
-                }
+                ended_badly = outcome == Outcome::Failed;
                 Beat::Intend
             }
             Beat::Kill => {
-                if let Some(child) = machine.children.get(attempt) {
-                    folder.done(child.task, Outcome::Cancelled);
-                    self.kill_child(node, attempt);
-                    self.finish(node, attempt);
-                }
-                return;
+                // What is always done has its own time.
+                let Some(child) = machine.children.get(attempt).filter(|_| !folder.is_ending()) else { return };
+                folder.done(child.task, Outcome::Cancelled);
+                self.kill_child(node, attempt);
+                Beat::Intend
             }
         };
+        let next_task = || self.machines[node].disk.get(attempt).and_then(Folder::next_task);
+        if ended_badly && next_task().is_none() {
+            return self.finish(node, attempt);
+        }
         let wait = self.random.between(0, 3);
         self.after(wait, Event::Beat(node, attempt.clone(), id, next));
     }

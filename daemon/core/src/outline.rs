@@ -1,0 +1,178 @@
+//! A book's tasks as they are done: one after another, each with the blocks that it is in and with what these say.
+//! Knows what is written; judges nothing.
+
+use std::borrow::Cow;
+
+use lockstep_apis::v1alpha::{BlockPart, Task, Within};
+
+/// Blocks in blocks, at most.
+pub(crate) const MAX_DEPTH: usize = 16;
+
+/// A list of tasks, laid out.
+#[derive(Debug, Default)]
+pub(crate) struct Outline<'t> {
+    /// In the order in which they are done; a task's index over the book is its position here.
+    pub(crate) tasks: Vec<Leaf<'t>>,
+    /// In the order in which they begin; a block's index is its position here.
+    pub(crate) blocks: Vec<Block<'t>>,
+}
+
+/// One task with an action.
+#[derive(Debug)]
+pub(crate) struct Leaf<'t> {
+    /// With the options of its blocks, but their `when`.
+    pub(crate) task: Cow<'t, Task>,
+    /// As it is written.
+    pub(crate) written: &'t Task,
+    at: At<'t>,
+    /// The blocks that it is in, outermost first.
+    pub(crate) within: Vec<Within>,
+    /// Not every node of the window does it.
+    pub(crate) apart: Option<Apart>,
+}
+
+/// Why not every node of the window does a task: with what it is done together, by the same nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Apart {
+    /// It says so itself: it is done alone.
+    Alone,
+    /// A block that it is in says so.
+    Block(u32),
+}
+
+/// One block.
+#[derive(Debug)]
+pub(crate) struct Block<'t> {
+    pub(crate) task: &'t Task,
+    at: At<'t>,
+    /// The blocks that it is in, outermost first.
+    pub(crate) within: Vec<Within>,
+    /// Positions of its tasks.
+    pub(crate) tasks: std::ops::Range<usize>,
+}
+
+/// Where something is written.
+#[derive(Clone, Debug)]
+enum At<'t> {
+    Top(usize),
+    In(Cow<'t, str>),
+}
+
+impl At<'_> {
+    fn field(&self, below: &str) -> String {
+        match self {
+            At::Top(index) => format!("spec.tasks[{index}]{below}"),
+            At::In(path) => format!("{path}{below}"),
+        }
+    }
+}
+
+impl Leaf<'_> {
+    /// The path of a field of the task.
+    pub(crate) fn field(&self, below: &str) -> String {
+        self.at.field(below)
+    }
+}
+
+impl Block<'_> {
+    /// The path of a field of the block.
+    pub(crate) fn field(&self, below: &str) -> String {
+        self.at.field(below)
+    }
+}
+
+impl<'t> Outline<'t> {
+    /// Lays them out.
+    pub(crate) fn of(tasks: &'t [Task]) -> Self {
+        let mut outline = Outline { tasks: Vec::with_capacity(tasks.len()), blocks: Vec::new() };
+        for (index, task) in tasks.iter().enumerate() {
+            outline.add(task, At::Top(index), &Outer::default());
+        }
+        outline
+    }
+
+    fn add(&mut self, task: &'t Task, at: At<'t>, outer: &Outer) {
+        if task.block.is_empty() || outer.within.len() >= MAX_DEPTH {
+            let within = outer.within.clone();
+            let own = task.run_once || task.targets.is_some();
+            let apart = if own { Some(Apart::Alone) } else { outer.apart };
+            let merged = match &outer.options {
+                Some(options) => Cow::Owned(with_options(task, options)),
+                None => Cow::Borrowed(task),
+            };
+            return self.tasks.push(Leaf { task: merged, written: task, at, within, apart });
+        }
+        let index = self.blocks.len();
+        let first = self.tasks.len();
+        let within = outer.within.clone();
+        self.blocks.push(Block { task, at: at.clone(), within: within.clone(), tasks: first..first });
+        let options = options_of(task, outer.options.as_ref());
+        let own = task.run_once || task.targets.is_some();
+        let apart = if own { Some(Apart::Block(index as u32)) } else { outer.apart };
+        let parts = [
+            ("block", BlockPart::Body, &task.block),
+            ("rescue", BlockPart::Rescue, &task.rescue),
+            ("always", BlockPart::Always, &task.always),
+        ];
+        for (word, part, tasks) in parts {
+            let place = Within { block: index as u32, part: part.into() };
+            let inside = Outer { within: [&within[..], &[place]].concat(), options: Some(options.clone()), apart };
+            for (inner, task) in tasks.iter().enumerate() {
+                self.add(task, At::In(at.field(&format!(".{word}[{inner}]")).into()), &inside);
+            }
+        }
+        self.blocks[index].tasks.end = self.tasks.len();
+        // A barrier before the block is one before its first task.
+        if let Some(leaf) = self.tasks.get_mut(first).filter(|_| task.sync) {
+            leaf.task.to_mut().sync = true;
+        }
+    }
+}
+
+/// What surrounds a task.
+#[derive(Default)]
+struct Outer {
+    within: Vec<Within>,
+    options: Option<Task>,
+    apart: Option<Apart>,
+}
+
+/// A block's options with those of the one around it: a task of which only options count.
+fn options_of(block: &Task, outer: Option<&Task>) -> Task {
+    let own = Task {
+        timeout: block.timeout,
+        ignore_errors: block.ignore_errors,
+        tags: block.tags.clone(),
+        targets: block.targets.clone(),
+        run_once: block.run_once,
+        sensitive: block.sensitive,
+        environment: block.environment.clone(),
+        user: block.user.clone(),
+        working_directory: block.working_directory.clone(),
+        on_interrupt: block.on_interrupt,
+        ..Task::default()
+    };
+    outer.map_or(own.clone(), |outer| with_options(&own, outer))
+}
+
+/// A task with the options of what it is in, as far as it does not give its own.
+fn with_options(task: &Task, outer: &Task) -> Task {
+    let given = |own: &String, outer: &String| if own.is_empty() { outer.clone() } else { own.clone() };
+    let mut environment = outer.environment.clone();
+    environment.extend(task.environment.clone());
+    let mut tags = outer.tags.clone();
+    tags.extend(task.tags.iter().filter(|tag| !outer.tags.contains(tag)).cloned());
+    Task {
+        timeout: task.timeout.or(outer.timeout),
+        ignore_errors: task.ignore_errors || outer.ignore_errors,
+        tags,
+        targets: task.targets.clone().or_else(|| outer.targets.clone()),
+        run_once: task.run_once || outer.run_once,
+        sensitive: task.sensitive || outer.sensitive,
+        environment,
+        user: given(&task.user, &outer.user),
+        working_directory: given(&task.working_directory, &outer.working_directory),
+        on_interrupt: if task.on_interrupt == 0 { outer.on_interrupt } else { task.on_interrupt },
+        ..task.clone()
+    }
+}
