@@ -11,3 +11,5 @@ mod delivery;
 mod identity;
 #[path = "cluster/recovery.rs"]
 mod recovery;
+#[path = "cluster/rollout.rs"]
+mod rollout;
