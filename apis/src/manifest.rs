@@ -72,6 +72,17 @@ pub fn print_json(objects: &[Object]) -> String {
     print::escape_unprintable(&format!("{json:#}\n"))
 }
 
+/// Objects as an indented JSON array, however many there are.
+pub fn print_json_list(objects: &[Object]) -> String {
+    let json: serde_json::Value = objects.iter().map(to_json).collect();
+    print::escape_unprintable(&format!("{json:#}\n"))
+}
+
+/// JSON with what would move a cursor or hide text escaped, so that it may go to a terminal.
+pub fn escape_json(json: &serde_json::Value) -> String {
+    print::escape_unprintable(&json.to_string())
+}
+
 /// One object as JSON.
 pub fn to_json(object: &Object) -> serde_json::Value {
     let bytes = object::encode_inner(object.inner());

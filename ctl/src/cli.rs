@@ -1,13 +1,15 @@
 //! The command line: what may be typed. Knows nothing of servers; parsing is all it does.
 
+use crate::render::jsonpath::JsonPath;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use lockstep_apis::nearest;
+use std::{path::PathBuf, str::FromStr};
 
 /// Documented at the end of `lockstep --help`.
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; with --wait: the Run succeeded
-  1  the Run failed or was cancelled
+  1  the Run failed or was cancelled; diff: there are differences; wait: it did not come
   2  the command line or a manifest is wrong; nothing was changed
   3  conflict: somebody else wrote it meanwhile, or its state does not allow it
   4  not authenticated, or not allowed
@@ -45,11 +47,72 @@ pub(crate) enum Command {
     /// Create or update objects from files: all of them, or none.
     Apply(Apply),
     /// Show objects.
+    #[command(after_help = "\
+Examples:
+  lockstep get nodes -l role=web -o wide
+  lockstep get run web-x4k2pd -o yaml
+  lockstep get runs -o jsonpath='{range .items[*]}{.metadata.name} {.status.phase}{\"\\n\"}{end}'
+  lockstep get nodes -w -o json | jq .object.status.liveness")]
     Get(Get),
+    /// Nodes: state, version, system, when last seen, the Run that each works for, and facts.
+    #[command(after_help = "\
+Examples:
+  lockstep nodes --state Unreachable,Lost
+  lockstep nodes -l role=web --fact cpu.count --fact kernel.release")]
+    Nodes(Nodes),
+    /// Runs, the newest last: phase, book, nodes, by whom, age.
+    #[command(after_help = "\
+Examples:
+  lockstep runs --active -w
+  lockstep runs web --phase Failed,Cancelled --all")]
+    Runs(Runs),
     /// Show everything about one object.
     Describe(Describe),
     /// Delete objects.
     Delete(Delete),
+    /// Change an object in an editor; what was typed is never lost.
+    #[command(after_help = "\
+The editor is $VISUAL, else $EDITOR, else vi. If the server refuses the edit, or somebody was faster, it is kept in a
+file whose name is said.
+
+Example:
+  EDITOR='code --wait' lockstep edit book web")]
+    Edit(Edit),
+    /// Set or remove labels.
+    #[command(after_help = "\
+Examples:
+  lockstep label node web1 web2 role=web tier-
+  lockstep label nodes -l role=web tier=front --yes")]
+    Label(Label),
+    /// Set or remove annotations.
+    #[command(after_help = "\
+Example:
+  lockstep annotate book web owner=shop-team reviewed-")]
+    Annotate(Label),
+    /// Let new Runs skip nodes.
+    #[command(after_help = "\
+Example:
+  lockstep cordon web1 web2
+  lockstep cordon -l rack=b4 --yes")]
+    Cordon(Cordon),
+    /// Let new Runs use nodes again.
+    Uncordon(Cordon),
+    /// Show what `apply` would change; exit code 1 if it would change anything.
+    #[command(after_help = "\
+Example:
+  lockstep diff -f book.yaml || lockstep apply -f book.yaml")]
+    Diff(Files),
+    /// Wait until objects are as they should be; exit code 1 if that does not come in time, or cannot come any more.
+    #[command(after_help = "\
+Examples:
+  lockstep wait run/web-x4k2pd --for phase=Succeeded --timeout 30m
+  lockstep wait node web1 --for phase=Ready
+  lockstep wait namespace shop --for delete
+  lockstep wait node web1 --for 'jsonpath={.status.facts.kernel.release}=6.1.0-25-amd64'")]
+    Wait(Wait),
+    /// Clusters that are known here, and which one is meant.
+    #[command(subcommand)]
+    Context(ContextCommand),
     /// Start a Run of a book; or, with --local, do a book on this machine alone.
     Run(Box<Run>),
     /// What tasks of a Run printed.
@@ -75,6 +138,11 @@ pub(crate) enum Command {
     /// The cluster at a glance: store, leader, servers, nodes.
     Status,
     /// What happened.
+    #[command(after_help = "\
+Examples:
+  lockstep events --since 1h --severity Warning
+  lockstep events run/web-x4k2pd
+  lockstep events -A --type 'node/*' -w")]
     Events(Events),
     /// Check files as `apply` would, without a cluster.
     Lint(Lint),
@@ -151,7 +219,7 @@ pub(crate) struct Apply {
 }
 
 /// How to print objects.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Output {
     /// Columns.
     Table,
@@ -163,6 +231,42 @@ pub(crate) enum Output {
     Json,
     /// kind/name.
     Name,
+    /// What a template makes of the JSON.
+    JsonPath(JsonPath),
+}
+
+impl FromStr for Output {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Output, String> {
+        if let Some(template) = text.strip_prefix("jsonpath=") {
+            return JsonPath::parse(template).map(Output::JsonPath);
+        }
+        const WORDS: [&str; 6] = ["table", "wide", "yaml", "json", "name", "jsonpath"];
+        match text {
+            "table" => Ok(Output::Table),
+            "wide" => Ok(Output::Wide),
+            "yaml" => Ok(Output::Yaml),
+            "json" => Ok(Output::Json),
+            "name" => Ok(Output::Name),
+            "jsonpath" => Err("give the template: jsonpath='{.metadata.name}'".into()),
+            other => {
+                let near = nearest::nearest(other, WORDS).map(|near| format!("; did you mean `{near}`?"));
+                Err(format!("write table, wide, yaml, json, name or jsonpath=TEMPLATE{}", near.unwrap_or_default()))
+            }
+        }
+    }
+}
+
+/// How to print, and whether to go on.
+#[derive(Args, Debug)]
+pub(crate) struct Printed {
+    /// table, wide, yaml, json, name or jsonpath=TEMPLATE. A list is a JSON array; its template starts at {.items}.
+    #[arg(short, long, default_value = "table", value_name = "FORM")]
+    pub(crate) output: Output,
+    /// Go on showing changes. JSON is then a line for each: {"type": "Added|Modified|Deleted", "object": …}.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Args, Debug)]
@@ -177,12 +281,51 @@ pub(crate) struct Get {
     /// Of every namespace.
     #[arg(short = 'A', long)]
     pub(crate) all_namespaces: bool,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub(crate) output: Output,
-    /// Go on showing changes.
-    #[arg(short, long)]
-    pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) printed: Printed,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Nodes {
+    /// Names; none: all.
+    pub(crate) names: Vec<String>,
+    /// Only nodes with these labels.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<String>,
+    /// Only nodes in these states: Ready, Unreachable, Lost, NeverSeen, Cordoned.
+    #[arg(long, value_name = "STATE,…", value_delimiter = ',')]
+    pub(crate) state: Vec<String>,
+    /// A fact as a further column, by its path; may be repeated.
+    #[arg(long = "fact", value_name = "PATH")]
+    pub(crate) facts: Vec<String>,
+    #[command(flatten)]
+    pub(crate) printed: Printed,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Runs {
+    /// Only of this book.
+    pub(crate) book: Option<String>,
+    /// Only Runs with these labels.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<String>,
+    /// Only Runs in these phases.
+    #[arg(long, value_name = "PHASE,…", value_delimiter = ',')]
+    pub(crate) phase: Vec<String>,
+    /// Only Runs that have not ended.
+    #[arg(long, conflicts_with = "phase")]
+    pub(crate) active: bool,
+    /// So many of those that have ended.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+    /// All that have ended.
+    #[arg(long, conflicts_with = "limit")]
+    pub(crate) all: bool,
+    /// Of every namespace.
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    #[command(flatten)]
+    pub(crate) printed: Printed,
 }
 
 #[derive(Args, Debug)]
@@ -191,6 +334,70 @@ pub(crate) struct Describe {
     pub(crate) kind: String,
     /// The name.
     pub(crate) name: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Edit {
+    /// The kind, or kind/name.
+    pub(crate) kind: String,
+    /// The name.
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Label {
+    /// The kind, or kind/name.
+    pub(crate) kind: String,
+    /// Names, and what to change: key=value sets, key- removes.
+    #[arg(value_name = "NAME|KEY=VALUE|KEY-")]
+    pub(crate) arguments: Vec<String>,
+    /// Objects with these labels, in place of names.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<String>,
+    /// Do not ask, however many there are.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Cordon {
+    /// Nodes.
+    pub(crate) nodes: Vec<String>,
+    /// Nodes with these labels, in place of names.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<String>,
+    /// Do not ask, however many there are.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Wait {
+    /// The kind, or kind/name.
+    pub(crate) kind: String,
+    /// Names.
+    pub(crate) names: Vec<String>,
+    /// phase=PHASE (of a Run, a Namespace; a node's state), condition=TYPE[=STATUS], jsonpath={.path}=VALUE, or delete.
+    #[arg(long = "for", value_name = "WHAT")]
+    pub(crate) until: String,
+    /// Longest wait.
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    pub(crate) timeout: String,
+}
+
+#[derive(Subcommand, Debug, PartialEq, Eq)]
+pub(crate) enum ContextCommand {
+    /// All of them; `*` is the one that is meant.
+    List,
+    /// Choose one for the commands that name none.
+    Use {
+        /// Its name: that of its file.
+        name: String,
+    },
+    /// The one that is meant: servers, namespace, and until when the certificate counts.
+    Show,
+    /// Get a new certificate for a new key now; past two thirds of its life every command does it by itself.
+    Renew,
 }
 
 #[derive(Args, Debug)]
@@ -391,15 +598,28 @@ pub(crate) struct Logs {
 
 #[derive(Args, Debug)]
 pub(crate) struct Events {
-    /// Of every namespace.
+    /// Only about this object: `run/web`.
+    pub(crate) about: Option<String>,
+    /// Only of these types; `run/*` stands for all that begin so.
+    #[arg(long = "type", value_name = "TYPE,…", value_delimiter = ',')]
+    pub(crate) types: Vec<String>,
+    /// Only this severe or worse: Info, Warning, Critical.
+    #[arg(long, value_name = "SEVERITY", default_value = "Info")]
+    pub(crate) severity: String,
+    /// Only what happened on this node.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// Only what happened in the last so long, 90s, 2h, 3d.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) since: Option<String>,
+    /// Only events with these labels.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<String>,
+    /// Of every namespace; what concerns the cluster or a node is in `system`.
     #[arg(short = 'A', long)]
     pub(crate) all_namespaces: bool,
-    /// Go on showing new ones.
-    #[arg(short, long)]
-    pub(crate) watch: bool,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) printed: Printed,
 }
 
 #[derive(Args, Debug)]

@@ -1,24 +1,33 @@
 //! One file a command. Those that need no server run without an async runtime.
 
 mod apply;
+mod contexts;
 mod control;
 mod dev;
+mod diff;
+mod edit;
 mod events;
 mod explain;
 mod get;
 mod lint;
+mod listing;
 mod local;
 mod locks;
 mod logs;
+mod modify;
+mod nodes;
 mod plan;
 mod run;
+mod runs;
 mod schema;
 mod status;
 mod token;
+mod wait;
+mod watch;
 mod why;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, ContextCommand},
     context::Context,
     error::{Error, Result},
 };
@@ -39,6 +48,7 @@ pub(crate) fn execute(cli: Cli) -> Result<()> {
             Ok(())
         }
         Command::Lint(lint) => lint::lint(lint, &namespace()),
+        Command::Context(command) if *command != ContextCommand::Renew => contexts::contexts(&cli.global, command),
         Command::Explain(explain) => explain::explain(explain),
         Command::Schema { kind } => schema::schema(kind.as_deref()),
         Command::Run(run) if run.local => local::run(run, &namespace()),
@@ -57,13 +67,28 @@ async fn connected(cli: Cli) -> Result<()> {
     let context = Context::load(&cli.global)?;
     if let Command::Apply(apply) = &cli.command {
         // What is wrong with the files is said whether or not a server is there.
-        let objects = apply::read(apply, context.namespace())?;
+        let objects = apply::read(&apply.files, context.namespace())?;
         return apply::apply(&context.connect().await?, objects, apply.dry_run).await;
+    }
+    if let Command::Diff(files) = &cli.command {
+        let objects = apply::read(files, context.namespace())?;
+        return diff::diff(&context.connect().await?, objects).await;
+    }
+    if let Command::Context(_) = &cli.command {
+        return contexts::renew(&context).await;
     }
     let session = context.connect().await?;
     match cli.command {
+        Command::Edit(edit) => edit::edit(&session, &edit).await,
+        Command::Label(label) => modify::label(&session, modify::Words::Labels, &label).await,
+        Command::Annotate(label) => modify::label(&session, modify::Words::Annotations, &label).await,
+        Command::Cordon(cordon) => modify::cordon(&session, &cordon, true).await,
+        Command::Uncordon(cordon) => modify::cordon(&session, &cordon, false).await,
+        Command::Wait(wait) => wait::wait(&session, &wait).await,
         Command::Token(command) => token::token(&session, command).await,
         Command::Get(get) => get::get(&session, &get).await,
+        Command::Nodes(nodes) => nodes::nodes(&session, nodes).await,
+        Command::Runs(runs) => runs::runs(&session, &runs).await,
         Command::Describe(describe) => get::describe(&session, &describe).await,
         Command::Delete(delete) => apply::delete(&session, &delete).await,
         Command::Run(run) => run::run(&session, &run).await,
@@ -78,9 +103,11 @@ async fn connected(cli: Cli) -> Result<()> {
         Command::Release(release) => control::release(&session, &release).await,
         Command::Locks(locks) => locks::locks(&session, locks.command).await,
         Command::Status => status::status(&session).await,
-        Command::Events(events) => events::events(&session, &events).await,
+        Command::Events(events) => events::events(&session, events).await,
         Command::Plan(plan) => plan::plan(&session, &plan).await,
         Command::Apply(_)
+        | Command::Diff(_)
+        | Command::Context(_)
         | Command::Init(_)
         | Command::Completion { .. }
         | Command::Lint(_)

@@ -3,9 +3,16 @@
 use crate::{
     cli::Global,
     error::{Error, Result},
+    renewal,
 };
+use lockstep_apis::{manifest, v1alpha::Value};
 use lockstep_grpc::{
-    channel, cluster_admin_client::ClusterAdminClient, locks_client::LocksClient, objects_client::ObjectsClient,
+    agents_client::AgentsClient,
+    channel,
+    cluster_admin_client::ClusterAdminClient,
+    locks_client::LocksClient,
+    objects_client::ObjectsClient,
+    peer::{self, PeerError, Validity},
     runs_client::RunsClient,
 };
 use serde::Deserialize;
@@ -19,7 +26,7 @@ use tonic::transport::Channel;
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// The file's content. The key is the user's own: the file is 0600.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Context {
     name: String,
@@ -33,21 +40,71 @@ pub(crate) struct Context {
     key: String,
     #[serde(default)]
     namespace: Option<String>,
+    /// Where it was read from.
+    #[serde(skip)]
+    file: PathBuf,
 }
 
 impl Context {
     /// Reads the context that the command line names, or the usual one.
     pub(crate) fn load(global: &Global) -> Result<Context> {
-        let path = locate(global)?;
-        let text = fs::read_to_string(&path).map_err(|e| {
-            Error::Context(format!("{}: {e}\ncontexts are files in {}", path.display(), folder().display()))
-        })?;
-        let mut context: Context = serde_saphyr::from_str(&text)
-            .map_err(|e| Error::Context(format!("{}: not a context: {e}", path.display())))?;
+        let mut context = Context::read(&locate(global)?)?;
         if global.namespace.is_some() {
             context.namespace.clone_from(&global.namespace);
         }
         Ok(context)
+    }
+
+    /// Reads a context's file.
+    pub(crate) fn read(path: &Path) -> Result<Context> {
+        let text = fs::read_to_string(path).map_err(|e| {
+            Error::Context(format!("{}: {e}\ncontexts are files in {}", path.display(), folder().display()))
+        })?;
+        let mut context: Context = serde_saphyr::from_str(&text)
+            .map_err(|e| Error::Context(format!("{}: not a context: {e}", path.display())))?;
+        path.clone_into(&mut context.file);
+        Ok(context)
+    }
+
+    /// Its own name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it was read from.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// host:port of each server that it knows.
+    pub(crate) fn servers(&self) -> &[String] {
+        &self.servers
+    }
+
+    /// From when until when the certificate counts.
+    pub(crate) fn validity(&self) -> Result<Validity, PeerError> {
+        peer::validity_of_pem(&self.chain)
+    }
+
+    /// CA, chain and key, PEM.
+    pub(crate) fn identity(&self) -> (&str, &str, &str) {
+        (&self.ca, &self.chain, &self.key)
+    }
+
+    /// The same cluster with another certificate.
+    pub(crate) fn with_identity(&self, chain: String, key: String) -> Context {
+        Context { chain, key, ..self.clone() }
+    }
+
+    /// As it is read.
+    pub(crate) fn to_yaml(&self) -> String {
+        let servers = Value::list(self.servers.iter().map(|server| Value::text(server.as_str())));
+        let texts = [("name", &self.name), ("ca", &self.ca), ("chain", &self.chain), ("key", &self.key)];
+        let mut entries: Vec<(&str, Value)> =
+            texts.into_iter().map(|(key, text)| (key, Value::text(text.as_str()))).collect();
+        entries.push(("servers", servers));
+        entries.extend(self.namespace.as_ref().map(|namespace| ("namespace", Value::text(namespace.as_str()))));
+        manifest::print_value_yaml(&Value::map(entries))
     }
 
     /// Of commands that name none.
@@ -61,7 +118,9 @@ impl Context {
             .map_err(|e| Error::Context(format!("the context {}: {e}", self.name)))?;
         let channel =
             channel::connect(&self.servers, &identity).await.map_err(|e| Error::Unreachable(e.to_string()))?;
-        Ok(Session { channel, namespace: self.namespace().to_owned() })
+        let session = Session { channel, namespace: self.namespace().to_owned() };
+        renewal::if_due(self, &session).await;
+        Ok(session)
     }
 }
 
@@ -76,6 +135,17 @@ impl Session {
     /// Connects to the first server of the context that answers.
     pub(crate) async fn open(global: &Global) -> Result<Session> {
         Context::load(global)?.connect().await
+    }
+
+    /// The same user in another namespace, where one is named.
+    pub(crate) fn within(&self, namespace: &str) -> Session {
+        let namespace = if namespace.is_empty() { &self.namespace } else { namespace };
+        Session { channel: self.channel.clone(), namespace: namespace.to_owned() }
+    }
+
+    /// For the renewal of certificates.
+    pub(crate) fn agents(&self) -> AgentsClient<Channel> {
+        AgentsClient::new(self.channel.clone())
     }
 
     /// Every kind's seven verbs.
@@ -111,21 +181,39 @@ pub(crate) fn folder() -> PathBuf {
     base.join("lockstep/contexts")
 }
 
-fn locate(global: &Global) -> Result<PathBuf> {
+/// The file of the context of that name.
+pub(crate) fn file_of(name: &str) -> PathBuf {
+    folder().join(format!("{name}.yaml"))
+}
+
+/// Holds the name that `lockstep context use` was given.
+pub(crate) fn chosen_file() -> PathBuf {
+    folder().with_file_name("context")
+}
+
+/// The files of all contexts, in order of name.
+pub(crate) fn files() -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder()).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|x| x == "yaml")).collect();
+    found.sort();
+    found
+}
+
+/// The file of the context that is meant: as named, as chosen with `context use`, the only one, or `default`.
+pub(crate) fn locate(global: &Global) -> Result<PathBuf> {
     if let Some(named) = &global.context {
         let path = Path::new(named);
         if named.contains('/') || path.is_file() {
             return Ok(path.to_owned());
         }
-        return Ok(folder().join(format!("{named}.yaml")));
+        return Ok(file_of(named));
+    }
+    let chosen = fs::read_to_string(chosen_file()).unwrap_or_default();
+    if !chosen.trim().is_empty() {
+        return Ok(file_of(chosen.trim()));
     }
     let folder = folder();
-    let mut found: Vec<PathBuf> = fs::read_dir(&folder)
-        .map(|entries| {
-            entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|x| x == "yaml")).collect()
-        })
-        .unwrap_or_default();
-    found.sort();
+    let found = files();
     match found.as_slice() {
         [] => Err(Error::Context(format!(
             "no context: {} holds none\n`lockstep init` on the first server writes one; name another with --context FILE",
@@ -135,7 +223,7 @@ fn locate(global: &Global) -> Result<PathBuf> {
         several => match several.iter().find(|p| p.file_stem().is_some_and(|s| s == "default")) {
             Some(default) => Ok(default.clone()),
             None => Err(Error::Context(format!(
-                "several contexts: {}\nname one with --context, or set LOCKSTEP_CONTEXT",
+                "several contexts: {}\nchoose one with `lockstep context use NAME`, or name it with --context",
                 several
                     .iter()
                     .filter_map(|p| p.file_stem())

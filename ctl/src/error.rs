@@ -35,6 +35,15 @@ pub(crate) enum Error {
     /// A Run ended well on the nodes that were reached; it has been said already.
     #[error("")]
     NodesSkipped,
+    /// What was compared differs; it has been said already.
+    #[error("")]
+    Differs,
+    /// What was waited for did not come.
+    #[error("{0}")]
+    TimedOut(String),
+    /// An error, and what can be done about it.
+    #[error("{0}\n{1}")]
+    Advised(Box<Error>, String),
     /// Another program, started for this command, ended so; it has said why.
     #[error("")]
     Child(u8),
@@ -47,7 +56,8 @@ impl Error {
     /// The exit code, as documented in `lockstep --help`.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Error::RunFailed => 1,
+            Error::RunFailed | Error::Differs | Error::TimedOut(_) => 1,
+            Error::Advised(error, _) => return error.exit_code(),
             Error::Usage(_) | Error::Invalid(_) | Error::File(..) => 2,
             Error::NotYet(_) => 3,
             Error::Context(_) => 4,
@@ -61,6 +71,13 @@ impl Error {
                 _ => 5,
             },
         })
+    }
+}
+
+impl Error {
+    /// The same, with a sentence about what to do.
+    pub(crate) fn with_advice(self, advice: String) -> Error {
+        Error::Advised(Box::new(self), advice)
     }
 }
 

@@ -6,6 +6,8 @@ mod context;
 mod error;
 mod manifests;
 mod render;
+mod renewal;
+mod terminal;
 
 use clap::Parser;
 use std::{io::Write, process::ExitCode};

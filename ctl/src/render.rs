@@ -1,7 +1,10 @@
 //! Objects to text. Pure: what is printed depends on the arguments alone, but for `progress`, which owns the terminal.
 
 pub(crate) mod describe;
+pub(crate) mod diff;
 pub(crate) mod explain;
+pub(crate) mod grid;
+pub(crate) mod jsonpath;
 pub(crate) mod locks;
 pub(crate) mod plan;
 pub(crate) mod progress;

@@ -277,6 +277,24 @@ impl Authority {
     }
 }
 
+/// When a certificate counts, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// From then on.
+    pub from_ms: u64,
+    /// Until then.
+    pub until_ms: u64,
+}
+
+/// The validity of the first certificate of a chain, PEM. Errors: there is none.
+pub fn validity_of_pem(chain: &str) -> Result<Validity, PeerError> {
+    let leaf = CertificateDer::from_pem_slice(chain.as_bytes()).map_err(|e| PeerError::Pem(e.to_string()))?;
+    let parsed = parse(&leaf)?;
+    let ms = |seconds: i64| u64::try_from(seconds).unwrap_or(0) * 1000;
+    let validity = parsed.validity();
+    Ok(Validity { from_ms: ms(validity.not_before.timestamp()), until_ms: ms(validity.not_after.timestamp()) })
+}
+
 /// SHA-256 of a certificate.
 pub fn pin_of(certificate: &CertificateDer<'_>) -> [u8; 32] {
     let mut pin = [0; 32];

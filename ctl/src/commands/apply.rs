@@ -2,17 +2,17 @@
 
 use super::get::{bare, kind_and_name, namespace_of};
 use crate::{
-    cli::{Apply, Delete},
+    cli::{Delete, Files},
     context::Session,
     error::{Error, Result},
     manifests,
     render::path,
 };
-use lockstep_apis::v1alpha::{ApplyAction, ApplyRequest, DeleteRequest, Object, ObjectRef};
+use lockstep_apis::v1alpha::{ApplyAction, ApplyRequest, ApplyResponse, DeleteRequest, Object, ObjectRef};
 
 /// The objects of the files, checked as far as that can be done here.
-pub(crate) fn read(apply: &Apply, namespace: &str) -> Result<Vec<Object>> {
-    let objects = manifests::read(&apply.files, namespace)?;
+pub(crate) fn read(files: &Files, namespace: &str) -> Result<Vec<Object>> {
+    let objects = manifests::read(files, namespace)?;
     let violations: Vec<_> =
         objects.iter().flat_map(|object| manifests::located(object, super::lint::violations(object))).collect();
     if !violations.is_empty() {
@@ -22,9 +22,7 @@ pub(crate) fn read(apply: &Apply, namespace: &str) -> Result<Vec<Object>> {
 }
 
 pub(crate) async fn apply(session: &Session, objects: Vec<Object>, dry_run: bool) -> Result<()> {
-    let names: Vec<String> = objects.iter().map(path).collect();
-    let answer = session.objects().apply(ApplyRequest { objects, dry_run }).await;
-    let answer = answer.map_err(|status| name_objects(status.into(), &names))?.into_inner();
+    let answer = send(session, objects, dry_run).await?;
     let would = if dry_run { " (dry run)" } else { "" };
     for result in &answer.results {
         let done = match result.action() {
@@ -35,6 +33,13 @@ pub(crate) async fn apply(session: &Session, objects: Vec<Object>, dry_run: bool
         println!("{} {done}{would}", result.object.as_ref().map(path).unwrap_or_default());
     }
     Ok(())
+}
+
+/// Applies, or says what applying would do. Violations name their object.
+pub(crate) async fn send(session: &Session, objects: Vec<Object>, dry_run: bool) -> Result<ApplyResponse> {
+    let names: Vec<String> = objects.iter().map(path).collect();
+    let answer = session.objects().apply(ApplyRequest { objects, dry_run }).await;
+    Ok(answer.map_err(|status| name_objects(status.into(), &names))?.into_inner())
 }
 
 pub(crate) async fn delete(session: &Session, delete: &Delete) -> Result<()> {

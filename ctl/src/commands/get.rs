@@ -1,17 +1,15 @@
 //! `lockstep get` and `lockstep describe`.
 
+use super::listing::{self, Listing, Printer};
 use crate::{
-    cli::{Describe, Get, Output},
+    cli::{Describe, Get, Output, Printed},
     context::Session,
     error::{Error, Result},
-    render::{describe as page, table::Table},
+    render::{describe as page, table::Columns},
 };
 use lockstep_apis::{
     kinds::{self, Kind},
-    manifest,
-    v1alpha::{
-        GetRequest, ListRequest, Object, ObjectRef, RunRequest, WatchEventType, WatchRequest, object::Kind as Message,
-    },
+    v1alpha::{GetRequest, ListRequest, Object, ObjectRef, RunRequest, object::Kind as Message},
 };
 
 /// Objects a page when listing.
@@ -19,22 +17,35 @@ const PAGE: u32 = 500;
 
 pub(crate) async fn get(session: &Session, get: &Get) -> Result<()> {
     let (kind, first) = kind_and_name(&get.kind)?;
-    let names: Vec<&str> = first.into_iter().chain(get.names.iter().map(|name| bare(kind, name))).collect();
+    let names: Vec<String> =
+        first.into_iter().chain(get.names.iter().map(|n| bare(kind, n))).map(str::to_owned).collect();
     let namespace = if get.all_namespaces { String::new() } else { namespace_of(session, kind.name) };
-    let mut version = String::new();
-    let objects = if names.is_empty() {
-        let (objects, at) = list(session, kind, &namespace, get.selector.as_deref().unwrap_or_default()).await?;
-        version = at;
-        objects
-    } else {
-        let mut found = Vec::new();
-        for name in &names {
-            found.push(fetch(session, kind, name).await?);
-        }
-        found
+    let columns = Columns { namespaces: get.all_namespaces, ..Columns::default() };
+    if names.is_empty() || get.printed.watch {
+        let listing = Listing {
+            kind,
+            namespace,
+            selector: get.selector.clone().unwrap_or_default(),
+            names,
+            output: &get.printed.output,
+            columns,
+            watch: get.printed.watch,
+            filter: &|_| true,
+            newest: None,
+        };
+        return listing::show(session, listing).await;
+    }
+    let mut found = Vec::new();
+    for name in &names {
+        found.push(fetch(session, kind, name).await?);
+    }
+    let mut printer = Printer::new(&get.printed.output, kind, columns);
+    // Whoever read us may have gone, as `head` does.
+    let _ = match found.as_slice() {
+        [one] => printer.one(one),
+        several => printer.list(several, kind),
     };
-    print(&objects, get.output, get.all_namespaces, objects.is_empty() && !get.watch, kind);
-    if get.watch { watch(session, kind, &namespace, (get, &names), version).await } else { Ok(()) }
+    Ok(())
 }
 
 /// `get KIND` without an option.
@@ -44,8 +55,7 @@ pub(crate) fn of_kind(kind: &str) -> Get {
         names: Vec::new(),
         selector: None,
         all_namespaces: false,
-        output: Output::Table,
-        watch: false,
+        printed: Printed { output: Output::Table, watch: false },
     }
 }
 
@@ -129,61 +139,4 @@ pub(crate) async fn list(
         }
         request.continue_token = page.continue_token;
     }
-}
-
-fn print(objects: &[Object], output: Output, with_namespace: bool, say_none: bool, kind: &Kind) {
-    match output {
-        Output::Yaml => print!("{}", manifest::print_yaml(objects)),
-        Output::Json => println!("{}", manifest::print_json(objects).trim_end()),
-        Output::Name => {
-            for object in objects {
-                println!("{}", crate::render::path(object));
-            }
-        }
-        Output::Table | Output::Wide if say_none => eprintln!("no {}", kind.plural),
-        Output::Table | Output::Wide => {
-            let mut table = Table::for_kind(kind, output == Output::Wide, with_namespace);
-            for object in objects {
-                table.push(object);
-            }
-            print!("{table}");
-        }
-    }
-}
-
-async fn watch(
-    session: &Session,
-    kind: &Kind,
-    namespace: &str,
-    (get, names): (&Get, &[&str]),
-    version: String,
-) -> Result<()> {
-    let request = WatchRequest {
-        kind: kind.name.to_owned(),
-        namespace: namespace.to_owned(),
-        name: match names {
-            [one] => (*one).to_owned(),
-            _ => String::new(),
-        },
-        selector: get.selector.clone().unwrap_or_default(),
-        resource_version: version,
-    };
-    let mut stream = session.objects().watch(request).await?.into_inner();
-    while let Some(event) = stream.message().await? {
-        let kind_of_event = event.r#type();
-        let Some(object) = event.object else { continue };
-        if names.len() > 1 && !names.contains(&object.metadata().name.as_str()) {
-            continue;
-        }
-        if kind_of_event == WatchEventType::Deleted {
-            println!("{} deleted", crate::render::path(&object));
-        } else if matches!(get.output, Output::Table | Output::Wide) {
-            let mut table = Table::for_kind(kind, get.output == Output::Wide, get.all_namespaces);
-            table.push(&object);
-            print!("{}", table.rows());
-        } else {
-            print(&[object], get.output, get.all_namespaces, false, kind);
-        }
-    }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `lockstep run`, `retry` and `rerun`: start a Run, and follow it if asked.
 
-use super::{get, run_name};
+use super::{get, run_name, watch::Watch};
 use crate::{
     cli::{Rerun, Retry, Run as Arguments, RunSpecArguments},
     context::Session,
@@ -198,45 +198,23 @@ async fn follow(session: &Session, created: Object, how: &str, wait: bool) -> Re
     let mut progress = Progress::new(&metadata.name);
     let Some(Message::Run(mut last)) = created.kind else { return Ok(()) };
     progress.show(&last);
-    let mut from = metadata.resource_version.clone();
-    // A server may go while we wait: another one of the channel answers, from where we were.
-    let mut patience = 20;
+    let request = WatchRequest {
+        kind: "Run".into(),
+        namespace: metadata.namespace.clone(),
+        name: metadata.name.clone(),
+        resource_version: metadata.resource_version.clone(),
+        ..WatchRequest::default()
+    };
+    let mut watch = Watch::new(session, request);
     while !ended(&last) {
-        let request = WatchRequest {
-            kind: "Run".into(),
-            namespace: metadata.namespace.clone(),
-            name: metadata.name.clone(),
-            resource_version: from.clone(),
-            ..WatchRequest::default()
-        };
-        let watched = session.objects().watch(request).await;
-        let mut stream = match watched {
-            Ok(stream) => stream.into_inner(),
-            Err(status) => {
-                again(status, &mut patience, &mut from).await?;
-                continue;
-            }
-        };
-        while !ended(&last) {
-            match stream.message().await {
-                Ok(Some(event)) => {
-                    patience = 20;
-                    from.clone_from(&event.resource_version);
-                    if event.r#type() == WatchEventType::Deleted {
-                        progress.close();
-                        return Err(Error::Usage(format!("run/{} was deleted", metadata.name)));
-                    }
-                    if let Some(Object { kind: Some(Message::Run(run)) }) = event.object {
-                        progress.show(&run);
-                        last = run;
-                    }
-                }
-                Ok(None) => break,
-                Err(status) => {
-                    again(status, &mut patience, &mut from).await?;
-                    break;
-                }
-            }
+        let event = watch.next().await?;
+        if event.r#type() == WatchEventType::Deleted {
+            progress.close();
+            return Err(Error::Usage(format!("run/{} was deleted", metadata.name)));
+        }
+        if let Some(Object { kind: Some(Message::Run(run)) }) = event.object {
+            progress.show(&run);
+            last = run;
         }
     }
     progress.close();
@@ -249,22 +227,6 @@ async fn follow(session: &Session, created: Object, how: &str, wait: bool) -> Re
         RunPhase::Succeeded => Ok(()),
         _ => Err(Error::RunFailed),
     }
-}
-
-/// Waits a little before the watch is opened again; gives up when that has not helped for long.
-async fn again(status: tonic::Status, patience: &mut u32, from: &mut String) -> Result<()> {
-    match status.code() {
-        // The version is too old for the server: start over from what is there.
-        tonic::Code::OutOfRange => from.clear(),
-        tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => {}
-        _ => return Err(status.into()),
-    }
-    *patience = patience.saturating_sub(1);
-    if *patience == 0 {
-        return Err(Error::Unreachable(status.message().to_owned()));
-    }
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    Ok(())
 }
 
 fn ended(run: &Run) -> bool {

@@ -1,9 +1,9 @@
 //! One object with everything that is known of it.
 
-use super::{safe, table::severity};
+use super::safe;
 use lockstep_apis::{
-    manifest, timestamp,
-    v1alpha::{Event, Object, Outcome, RunNode, TaskReport},
+    manifest,
+    v1alpha::{Object, Outcome, RunNode, TaskReport},
 };
 use std::fmt::Write;
 
@@ -27,21 +27,6 @@ pub(crate) fn run_nodes(nodes: &[RunNode]) -> String {
         }
     }
     out
-}
-
-/// One event in one line.
-pub(crate) fn event_line(event: &Event, with_namespace: bool) -> String {
-    let spec = event.spec.clone().unwrap_or_default();
-    let at = spec.at.as_ref().map(timestamp::format).unwrap_or_default();
-    let namespace = event.metadata.as_ref().map_or("", |m| m.namespace.as_str());
-    let space = if with_namespace { format!("{namespace} ") } else { String::new() };
-    format!(
-        "{at} {space}{:<8} {} {} {}",
-        severity(spec.severity()),
-        safe(&spec.r#type, 60),
-        safe(&spec.regarding, 120),
-        safe(&spec.message, 256)
-    )
 }
 
 /// The outcome's word; a failure that was ignored has its own.

@@ -10,6 +10,15 @@ const COLUMNS: usize = 100;
 /// Narrower than this, lines are better broken by the terminal.
 const LEAST_COLUMNS: usize = 40;
 
+/// What states are shown in; the terminal's own palette.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Colour {
+    Red,
+    Green,
+    Yellow,
+    Cyan,
+}
+
 /// Where text goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Screen {
@@ -39,9 +48,31 @@ impl Screen {
         Screen { width: COLUMNS, colour: false }
     }
 
+    /// A terminal that shows colour.
+    #[cfg(test)]
+    pub(crate) fn coloured() -> Screen {
+        Screen { width: COLUMNS, colour: true }
+    }
+
     /// The text, to stand out.
     pub(crate) fn bold(self, text: &str) -> String {
-        if self.colour && !text.is_empty() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+        self.escaped(text, "1")
+    }
+
+    /// The text in a colour, if it has one.
+    pub(crate) fn paint(self, text: &str, colour: Option<Colour>) -> String {
+        let code = match colour {
+            None => return text.to_owned(),
+            Some(Colour::Red) => "31",
+            Some(Colour::Green) => "32",
+            Some(Colour::Yellow) => "33",
+            Some(Colour::Cyan) => "36",
+        };
+        self.escaped(text, code)
+    }
+
+    fn escaped(self, text: &str, code: &str) -> String {
+        if self.colour && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 

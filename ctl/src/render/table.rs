@@ -1,97 +1,167 @@
 //! Objects as columns.
 
-use super::{counts, phase_word, plural, safe};
+use super::{counts, grid::Grid, phase_word, plural, safe, screen::Screen};
 use lockstep_apis::{
     kinds::Kind,
-    v1alpha::{EventSeverity, NodeGroup, Object, TaskBook, Value, object::Kind as Message, value},
+    timestamp,
+    v1alpha::{EventSeverity, Node, NodeGroup, Object, Run, TaskBook, Value, object::Kind as Message},
 };
 use std::{
-    fmt,
+    collections::BTreeMap,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Rows under headings; columns as wide as they need be.
+/// What to show beside a kind's own columns.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Columns {
+    /// The further columns of `-o wide`.
+    pub(crate) wide: bool,
+    /// Objects of several namespaces.
+    pub(crate) namespaces: bool,
+    /// Facts of nodes, as paths: `cpu.count`.
+    pub(crate) facts: Vec<String>,
+    /// The Runs that nodes work for, by node, if they were asked for.
+    pub(crate) runs: Option<BTreeMap<String, String>>,
+}
+
+/// Objects of one kind under its headings.
 pub(crate) struct Table {
-    headings: Vec<&'static str>,
-    rows: Vec<Vec<String>>,
-    wide: bool,
-    namespaces: bool,
+    grid: Grid,
+    kind: &'static Kind,
+    columns: Columns,
     now_s: i64,
 }
 
 impl Table {
     /// A table with this kind's headings.
-    pub(crate) fn for_kind(kind: &Kind, wide: bool, namespaces: bool) -> Table {
-        let mut headings = Vec::new();
-        let namespaces = namespaces && kind.namespaced;
-        if namespaces {
-            headings.push("NAMESPACE");
+    pub(crate) fn new(kind: &'static Kind, columns: Columns, screen: Screen) -> Table {
+        let mut headings: Vec<String> = Vec::new();
+        let mut say = |words: &[&str]| headings.extend(words.iter().map(|word| (*word).to_owned()));
+        if columns.namespaces && kind.namespaced {
+            say(&["NAMESPACE"]);
         }
-        headings.push("NAME");
-        headings.extend(match kind.name {
-            "Namespace" => &["STATUS"][..],
-            "Node" => &["STATUS", "VERSION", "OS"],
-            "NodeGroup" => &["SELECTS"],
-            "TaskBook" => &["TASKS", "ROLLOUT"],
-            "Run" => &["PHASE", "BOOK", "NODES"],
-            "Lock" => &["STATE", "HELD BY", "WAITING"],
-            "Event" => &["SEVERITY", "TYPE", "MESSAGE"],
-            _ => &[],
-        });
-        headings.push("AGE");
-        if wide {
-            headings.push("LABELS");
-            headings.push("UID");
+        say(headings_of(kind));
+        if columns.runs.is_some() {
+            say(&["RUN"]);
+        }
+        let facts: Vec<String> = columns.facts.iter().map(|fact| fact.to_uppercase()).collect();
+        headings.extend(facts);
+        if columns.wide {
+            headings.extend(wide_headings_of(kind).iter().chain(&["LABELS", "UID"]).map(|word| (*word).to_owned()));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Table { headings, rows: Vec::new(), wide, namespaces, now_s: now.as_secs() as i64 }
+        Table { grid: Grid::new(headings, screen), kind, columns, now_s: now.as_secs() as i64 }
     }
 
     /// Adds an object of the table's kind.
     pub(crate) fn push(&mut self, object: &Object) {
         let metadata = object.metadata();
         let mut row = Vec::new();
-        if self.namespaces {
+        if self.columns.namespaces && self.kind.namespaced {
             row.push(metadata.namespace.clone());
         }
-        row.push(metadata.name.clone());
-        row.extend(cells(object));
-        row.push(metadata.created_at.as_ref().map_or_else(|| "-".into(), |at| age(self.now_s - at.seconds)));
-        if self.wide {
+        row.extend(self.cells(object));
+        if let Some(runs) = &self.columns.runs {
+            row.push(runs.get(&metadata.name).cloned().unwrap_or_else(|| "-".into()));
+        }
+        if let Some(Message::Node(node)) = &object.kind {
+            let facts = node.status.as_ref().and_then(|status| status.facts.as_ref());
+            row.extend(self.columns.facts.iter().map(|path| fact(facts, path)));
+        }
+        if self.columns.wide {
+            row.extend(self.wide_cells(object));
             row.push(metadata.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(","));
             row.push(metadata.uuid.clone());
         }
-        self.rows.push(row);
+        self.grid.push(row);
     }
 
-    /// The rows alone, for a watch.
-    pub(crate) fn rows(&self) -> String {
-        self.rows.iter().map(|row| self.line(row.iter().map(String::as_str))).collect()
+    /// The headings' line.
+    pub(crate) fn heading(&self) -> String {
+        self.grid.heading()
     }
 
-    fn widths(&self) -> Vec<usize> {
-        (0..self.headings.len())
-            .map(|n| {
-                let cells = self.rows.iter().filter_map(|row| row.get(n)).map(|cell| cell.chars().count());
-                cells.chain([self.headings[n].len()]).max().unwrap_or(0)
-            })
-            .collect()
+    /// The rows since the last call.
+    pub(crate) fn take_rows(&mut self) -> String {
+        self.grid.take_rows()
     }
 
-    fn line<'a>(&self, cells: impl Iterator<Item = &'a str>) -> String {
-        let mut line = String::new();
-        for (cell, width) in cells.zip(self.widths()) {
-            line.push_str(cell);
-            line.extend(std::iter::repeat_n(' ', 3 + width.saturating_sub(cell.chars().count())));
+    fn since(&self, at: Option<&prost_types::Timestamp>) -> String {
+        at.map_or_else(|| "-".into(), |at| age(self.now_s - at.seconds))
+    }
+
+    fn cells(&self, object: &Object) -> Vec<String> {
+        let metadata = object.metadata();
+        if let Some(Message::Event(event)) = &object.kind {
+            let spec = event.spec.clone().unwrap_or_default();
+            let at = spec.at.as_ref().map(timestamp::format).unwrap_or_default();
+            return vec![
+                at,
+                severity(spec.severity()).into(),
+                safe(&spec.r#type, 60),
+                safe(&spec.regarding, 120),
+                safe(&spec.message, 256),
+            ];
         }
-        format!("{}\n", line.trim_end())
+        let mut row = vec![metadata.name.clone()];
+        row.extend(match &object.kind {
+            Some(Message::Node(node)) => self.node(node),
+            _ => cells(object),
+        });
+        row.push(self.since(metadata.created_at.as_ref()));
+        row
+    }
+
+    fn node(&self, node: &Node) -> Vec<String> {
+        let status = node.status.clone().unwrap_or_default();
+        let seen = match status.liveness.as_str() {
+            "Ready" => "now".into(),
+            _ => self.since(status.last_seen_at.as_ref()),
+        };
+        vec![node_words(node).join(","), status.version, fact(status.facts.as_ref(), "os.pretty"), seen]
+    }
+
+    fn wide_cells(&self, object: &Object) -> Vec<String> {
+        match &object.kind {
+            Some(Message::Node(node)) => {
+                let status = node.status.clone().unwrap_or_default();
+                let facts = status.facts.as_ref();
+                vec![fact(facts, "kernel.release"), fact(facts, "arch"), safe(&status.addresses.join(","), 60)]
+            }
+            Some(Message::Run(run)) => {
+                let status = run.status.clone().unwrap_or_default();
+                let took = match (&status.started_at, &status.finished_at) {
+                    (Some(from), Some(to)) => age(to.seconds - from.seconds),
+                    (Some(from), None) => age(self.now_s - from.seconds),
+                    _ => "-".into(),
+                };
+                vec![took, safe(&status.message, 80)]
+            }
+            Some(Message::Event(_)) => vec![object.metadata().name.clone()],
+            _ => Vec::new(),
+        }
     }
 }
 
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.line(self.headings.iter().copied()))?;
-        f.write_str(&self.rows())
+fn headings_of(kind: &Kind) -> &'static [&'static str] {
+    match kind.name {
+        "Namespace" => &["NAME", "STATUS", "AGE"],
+        "Node" => &["NAME", "STATUS", "VERSION", "OS", "SEEN", "AGE"],
+        "NodeGroup" => &["NAME", "SELECTS", "AGE"],
+        "TaskBook" => &["NAME", "TASKS", "ROLLOUT", "AGE"],
+        "Run" => &["NAME", "PHASE", "BOOK", "NODES", "BY", "AGE"],
+        "Lock" => &["NAME", "STATE", "HELD BY", "WAITING", "AGE"],
+        "Event" => &["TIME", "SEVERITY", "TYPE", "REGARDING", "MESSAGE"],
+        _ => &["NAME", "AGE"],
+    }
+}
+
+fn wide_headings_of(kind: &Kind) -> &'static [&'static str] {
+    match kind.name {
+        "Node" => &["KERNEL", "ARCH", "ADDRESSES"],
+        "Run" => &["TOOK", "SAYS"],
+        "Event" => &["NAME"],
+        _ => &[],
     }
 }
 
@@ -101,39 +171,45 @@ fn cells(object: &Object) -> Vec<String> {
             let phase = namespace.status.as_ref().map_or("", |s| s.phase.as_str());
             vec![if phase.is_empty() { "Active".into() } else { phase.to_owned() }]
         }
-        Some(Message::Node(node)) => {
-            let status = node.status.clone().unwrap_or_default();
-            let mut state = if status.liveness.is_empty() { "NeverSeen".to_owned() } else { status.liveness.clone() };
-            if node.spec.as_ref().is_some_and(|spec| spec.unschedulable) {
-                state.push_str(",Cordoned");
-            }
-            vec![state, status.version, safe(fact(status.facts.as_ref(), &["os", "pretty"]), 40)]
-        }
         Some(Message::NodeGroup(group)) => vec![group_selects(group)],
         Some(Message::TaskBook(book)) => {
             let tasks = book.spec.as_ref().map_or(0, |spec| spec.tasks.len());
             vec![tasks.to_string(), rollout(book)]
         }
-        Some(Message::Run(run)) => {
-            let status = run.status.clone().unwrap_or_default();
-            let books = run.spec.as_ref().map(|spec| spec.task_books.join(",")).unwrap_or_default();
-            let phase = match (phase_word(status.phase()), status.reason.as_str()) {
-                (phase, reason) if reason.is_empty() || reason == phase => phase.to_owned(),
-                (phase, reason) => format!("{phase} ({reason})"),
-            };
-            vec![phase, books, status.nodes.as_ref().map(counts).unwrap_or_default()]
-        }
+        Some(Message::Run(run)) => run_cells(run),
         Some(Message::Lock(lock)) => super::locks::cells(lock),
-        Some(Message::Event(event)) => {
-            let spec = event.spec.clone().unwrap_or_default();
-            vec![severity(spec.severity()).into(), safe(&spec.r#type, 60), safe(&spec.message, 120)]
-        }
         _ => Vec::new(),
     }
 }
 
+fn run_cells(run: &Run) -> Vec<String> {
+    let (spec, status) = (run.spec.clone().unwrap_or_default(), run.status.clone().unwrap_or_default());
+    let what = match spec.task_books.as_slice() {
+        [] => plural(u32::try_from(spec.tasks.len()).unwrap_or(u32::MAX), "task"),
+        books => books.join(","),
+    };
+    let phase = match (phase_word(status.phase()), status.reason.as_str()) {
+        (phase, reason) if reason.is_empty() || reason == phase => phase.to_owned(),
+        (phase, reason) => format!("{phase} ({reason})"),
+    };
+    let by = spec.origin.map(|origin| safe(&origin.name, 40)).filter(|name| !name.is_empty());
+    vec![phase, what, status.nodes.as_ref().map(counts).unwrap_or_default(), by.unwrap_or_else(|| "-".into())]
+}
+
+/// `Ready`, `Cordoned`, …: how it is reached, and all that an admin should know of it.
+pub(crate) fn node_words(node: &Node) -> Vec<String> {
+    let status = node.status.clone().unwrap_or_default();
+    let cordoned = node.spec.as_ref().is_some_and(|spec| spec.unschedulable);
+    let mut words = vec![if status.liveness.is_empty() { "NeverSeen".to_owned() } else { status.liveness }];
+    words.extend(cordoned.then(|| "Cordoned".to_owned()));
+    let conditions = status.conditions.iter().filter(|condition| condition.status == "True");
+    words.extend(conditions.map(|condition| safe(&condition.r#type, 40)));
+    words.extend((!status.owed_handlers.is_empty()).then(|| "OwesHandlers".to_owned()));
+    words
+}
+
 /// The severity as users read it.
-pub(crate) fn severity(severity: EventSeverity) -> &'static str {
+fn severity(severity: EventSeverity) -> &'static str {
     match severity {
         EventSeverity::Warning => "Warning",
         EventSeverity::Critical => "Critical",
@@ -167,17 +243,14 @@ fn rollout(book: &TaskBook) -> String {
     }
 }
 
-fn fact<'a>(facts: Option<&'a Value>, path: &[&str]) -> &'a str {
-    let mut at = facts;
-    for part in path {
-        at = match at.and_then(|value| value.kind.as_ref()) {
-            Some(value::Kind::Map(map)) => map.entries.get(*part),
-            _ => None,
-        };
-    }
-    match at.and_then(|value| value.kind.as_ref()) {
-        Some(value::Kind::Text(text)) => text,
-        _ => "",
+/// A fact by its path, as text; `-` where the node has none.
+fn fact(facts: Option<&Value>, path: &str) -> String {
+    match facts.and_then(|facts| path.split('.').try_fold(facts, |at, part| at.get(part))) {
+        None => "-".into(),
+        Some(value) => match value.as_text() {
+            Some(text) => safe(text, 40),
+            None => safe(&serde_json::Value::from(value).to_string(), 40),
+        },
     }
 }
 
