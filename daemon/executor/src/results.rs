@@ -61,10 +61,23 @@ pub(crate) fn judge(task: &CompiledTask, texts: &TaskTexts, done: Done, context:
     // A command that would run changes something, but what it would print nobody knows.
     let is_unknown = outcome == Outcome::Unpredicted || (check && is_command && outcome == Outcome::Changed);
     let ended = Ended { outcome, message: done.message.into(), found: done.result, is_unknown, attempts: 1 };
-    if ended.is_unknown || (texts.success.is_none() && texts.changed.is_none()) {
-        return ended;
+    let judged = match ended.is_unknown || (texts.success.is_none() && texts.changed.is_none()) {
+        true => ended,
+        false => overridden(task, texts, ended, context),
+    };
+    if check && fails_for_now(task, &judged) {
+        let message = format!("fails now, maybe not after the tasks before it: {}", judged.message);
+        return Ended { found: judged.found, ..Ended::new(Outcome::Unpredicted, message) };
     }
-    overridden(task, texts, ended, context)
+    judged
+}
+
+/// Whether a query did not find what earlier tasks, which a check does not do, may make.
+fn fails_for_now(task: &CompiledTask, ended: &Ended) -> bool {
+    let ran = ended.found.get("exitCode").is_some_and(|code| !code.is_null());
+    let reason = ended.found.get("reason").and_then(Value::as_text).unwrap_or_default();
+    let missing = matches!(reason, "CommandNotFound" | "NoWorkingDirectory" | "NoSuchUser");
+    task.action == "command.query" && ended.outcome == Outcome::Failed && (ran || missing)
 }
 
 /// `success` judges any end but a cut one: of failures only those of a command that ran to its end, or of a request

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use lockstep_apis::v1alpha::Value;
 use rustix::fs::{CWD, IFlags, Mode};
 
-use crate::stage::{Mounted, Stage, assert_changed, assert_failed, names, trace};
+use crate::stage::{Mounted, Stage, assert_changed, assert_failed, assert_ok, names, trace};
 
 #[test]
 fn a_path_that_is_none_is_refused() {
@@ -18,6 +18,53 @@ fn a_path_that_is_none_is_refused() {
         let done = stage.perform("file.managed", [("path", bad.into()), ("content", "x".into())]);
         assert_failed(&done, "InvalidPath");
     }
+}
+
+/// Every action on a path, with parameters that would change something there.
+fn actions_on_paths() -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
+    vec![
+        ("file.absent", vec![]),
+        ("file.block", vec![("name", "a".into()), ("content", "x".into())]),
+        ("file.content", vec![("content", "x".into())]),
+        ("file.directory", vec![]),
+        ("file.line", vec![("line", "x".into())]),
+        ("file.managed", vec![("content", "x".into())]),
+        ("file.replaced", vec![("regexp", "a".into())]),
+        ("file.symlink", vec![("target", "x".into())]),
+        ("archive.unpacked", vec![("source", "/nowhere".into())]),
+    ]
+}
+
+#[test]
+fn all_actions_refuse_bad_paths_and_places_alike() {
+    let mut stage = Stage::new();
+    let file = stage.write("file", "a");
+    let before = (trace(&file), trace(stage.dir.path()));
+    let (missing, below) = (stage.path("no/such/thing"), stage.path("file/thing"));
+    let (long, part) = (format!("/{}", "a/".repeat(2048)), format!("/{}", "a".repeat(256)));
+    let mut rows: Vec<(&str, &str)> =
+        ["", "conf", "/", "/..", "/tmp/../x", "/tmp/x/", "/tmp/a\0b", "//tmp/x", &long, &part]
+            .map(|p| (p, "InvalidPath"))
+            .into();
+    rows.extend([
+        ("/proc/self/mem", "SpecialFilesystem"),
+        ("/sys/kernel/new", "SpecialFilesystem"),
+        (&missing, "ParentMissing"),
+        (&below, "ParentNotDirectory"),
+    ]);
+    for (action, more) in actions_on_paths() {
+        for (path, reason) in &rows {
+            let given = [("path", Value::text(*path))].into_iter().chain(more.iter().cloned());
+            let done = stage.perform_with(action, &Value::map(given));
+            if action == "file.absent" && reason.starts_with("Parent") {
+                assert_ok(&done);
+                continue;
+            }
+            let found = done.result.get("reason").and_then(Value::as_text);
+            assert_eq!(found, Some(*reason), "{action} {path:?}: {}", done.message);
+        }
+    }
+    assert_eq!(before, (trace(&file), trace(stage.dir.path())));
 }
 
 #[test]
