@@ -9,6 +9,8 @@ mod agent;
 mod delivery;
 #[path = "cluster/identity.rs"]
 mod identity;
+#[path = "cluster/meeting.rs"]
+mod meeting;
 #[path = "cluster/recovery.rs"]
 mod recovery;
 #[path = "cluster/rollout.rs"]
