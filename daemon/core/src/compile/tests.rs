@@ -776,3 +776,23 @@ fn tasks_have_the_options_of_their_blocks() {
     assert_eq!((b.on_interrupt(), a.on_interrupt()), (OnInterrupt::Rerun, OnInterrupt::Fail));
     assert_eq!((c.block_when.join(" "), c.sensitive), ("facts.a".into(), false));
 }
+
+#[test]
+fn a_retry_asks_for_the_locks_the_key_and_the_approval_of_the_old_run() {
+    let spec = "  targets: {all: true}\n  locks: [{name: shop, mode: Clean, poison: true}]\n  \
+                approval: {twoPersons: true}\n  tasks: [{name: a, time.sleep: 1s}]";
+    let keyed = |mut run: Run| {
+        let concurrency = lockstep_apis::v1alpha::Concurrency { key: "deploy".into(), ..Default::default() };
+        run.spec.as_mut().unwrap().concurrency = Some(concurrency);
+        run
+    };
+    let cluster = cluster(2);
+    let old = cluster.compile(&keyed(run("  taskBooks: [web]")), Some(&book(spec))).unwrap();
+    let nodes = BTreeSet::from(["uid-n2".to_owned()]);
+    let (shared, sealed) = (BTreeMap::new(), BTreeMap::new());
+    let retry = Retry { snapshot: &old, nodes: &nodes, shared: &shared, all: &shared, sealed_shared: &sealed };
+    let new = cluster.admit(&keyed(run("  taskBooks: [web]")), None, Some(retry)).unwrap();
+    assert_eq!((new.nodes.len(), &new.locks, &new.approval), (1, &old.locks, &old.approval));
+    assert!(new.locks[0].poison && new.approval.is_some_and(|approval| approval.two_persons));
+    assert_eq!((old.concurrency_key.as_str(), new.concurrency_key.as_str()), ("deploy", "deploy"));
+}
