@@ -14,12 +14,24 @@ use crate::{
 
 mod print;
 
+pub use crate::walk::ReadFile;
+
 /// Reads the objects of a file. `source` names it in violations; a name that ends in `.json` is read as strict JSON.
 ///
 /// `default_namespace` is given to namespaced objects that name none; without it they keep none.
 /// An object with `metadata.resourceVersion` was read before: fields of the system are allowed in it (and ignored by
 /// servers); in any other they are refused. Errors: all violations, in order of position; no object then.
 pub fn decode(source: &str, bytes: &[u8], default_namespace: Option<&str>) -> Result<Vec<Object>, Vec<Violation>> {
+    decode_beside(source, bytes, default_namespace, None)
+}
+
+/// [`decode`] for a manifest in a folder: parameters that name a file there get its text.
+pub fn decode_beside(
+    source: &str,
+    bytes: &[u8],
+    default_namespace: Option<&str>,
+    files: Option<ReadFile<'_>>,
+) -> Result<Vec<Object>, Vec<Violation>> {
     let mut violations = Violations::new(source);
     let mut objects = Vec::new();
     if let Some(text) = readable(source, bytes, &mut violations) {
@@ -31,7 +43,7 @@ pub fn decode(source: &str, bytes: &[u8], default_namespace: Option<&str>) -> Re
         }
         let mut encoded = Vec::new();
         for node in documents.iter().flat_map(items) {
-            encoded.push(encode(node, &mut violations));
+            encoded.push(encode(node, files, &mut violations));
             violations.object += 1;
         }
         // Trees are larger than objects: not both at once.
@@ -205,7 +217,11 @@ pub(crate) struct Encoded {
 }
 
 /// Checks one object; `None` if anything is wrong with it.
-pub(crate) fn encode(node: &Node<'_>, violations: &mut Violations<'_>) -> Option<Encoded> {
+pub(crate) fn encode<'v>(
+    node: &Node<'_>,
+    files: Option<ReadFile<'v>>,
+    violations: &'v mut Violations<'_>,
+) -> Option<Encoded> {
     let before = violations.list.len();
     let Some(entries) = node.entries() else {
         let message = format!("expected an object: a map with `metadata` and `spec`, found {}", node.type_word());
@@ -213,7 +229,7 @@ pub(crate) fn encode(node: &Node<'_>, violations: &mut Violations<'_>) -> Option
         return None;
     };
     let header = header(node, violations);
-    let mode = Mode { system_fields: resource_version(node, violations), ..Mode::default() };
+    let mode = Mode { system_fields: resource_version(node, violations), files, ..Mode::default() };
     // Of an unknown kind nothing is known but its metadata, which every kind has.
     let message = descriptor::table().message(header.kind.unwrap_or(&kinds::all()[0]).name);
     let mut walk = Walk { violations, mode };
@@ -228,8 +244,8 @@ pub(crate) fn encode(node: &Node<'_>, violations: &mut Violations<'_>) -> Option
     }
     absent_parts(&mut walk, message, node);
     let kind = header.kind?;
-    namespace(kind, node, violations);
-    (violations.list.len() == before).then_some(Encoded { at: node.at, kind, top_level: header.top_level, bytes })
+    namespace(kind, node, walk.violations);
+    (walk.violations.list.len() == before).then_some(Encoded { at: node.at, kind, top_level: header.top_level, bytes })
 }
 
 impl Encoded {

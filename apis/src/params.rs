@@ -109,7 +109,7 @@ pub fn decode<M: Message + Default>(action: &str, parameters: &Value) -> Result<
     })
 }
 
-fn walk(name: &str, parameters: &Value, mode: Mode, violations: &mut Violations<'_>) -> Vec<u8> {
+fn walk(name: &str, parameters: &Value, mode: Mode<'_>, violations: &mut Violations<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     let Some(action) = action(name) else {
         let message = format!("no action is called {}{}", shown(name), hint(name));

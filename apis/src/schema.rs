@@ -149,6 +149,7 @@ impl Defs {
 
     fn one(&mut self, field: &'static Field, parameters: bool) -> Json {
         let typed = match field.ty {
+            Type::Text if field.rules.from_file => return from_file(text(field, parameters)),
             Type::Text => return text(field, parameters),
             Type::Value => return json!(true),
             Type::Bool => json!({"type": "boolean"}),
@@ -190,6 +191,17 @@ fn text(field: &Field, parameters: bool) -> Json {
         (pattern, false) => json!({"type": "string", "pattern": pattern}),
         (pattern, true) => json!({"anyOf": [{"type": "string", "pattern": pattern}, expression()]}),
     }
+}
+
+/// The text, or the name of a file that holds it.
+fn from_file(text: Json) -> Json {
+    let file = json!({
+        "type": "object",
+        "properties": {"file": {"type": "string"}},
+        "required": ["file"],
+        "additionalProperties": false
+    });
+    json!({"anyOf": [text, file]})
 }
 
 fn integer(field: &Field) -> Json {

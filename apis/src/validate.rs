@@ -17,7 +17,7 @@ pub fn object(object: &Object) -> Vec<Violation> {
     let mut violations = Violations::new("");
     header(object, &mut violations.list);
     let bytes = object::encode_inner(object.inner());
-    let _ = manifest::encode(&manifest::tree(object, &bytes), &mut violations);
+    let _ = manifest::encode(&manifest::tree(object, &bytes), None, &mut violations);
     if object.kind_of().namespaced && object.metadata().namespace.is_empty() {
         violations.list.push(of_field("Required", "metadata.namespace", "`namespace` must be given"));
     }

@@ -16,23 +16,28 @@ use crate::{
     violation::{Path, Violations, shown},
 };
 
+mod bundle;
 mod checks;
 pub(crate) mod formats;
 
+pub use bundle::ReadFile;
+
 /// What is permitted beside what the descriptors say.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Mode {
+pub(crate) struct Mode<'m> {
     /// Fields and labels of the system may be there.
     pub(crate) system_fields: bool,
     /// `${{ }}` stands for any scalar: parameters before they are rendered.
     pub(crate) expressions: bool,
     /// Scalars are taken as text where text is wanted: parameters after they were rendered.
     pub(crate) rendered: bool,
+    /// Reads files beside the manifest; `None`: it has no folder.
+    pub(crate) files: Option<ReadFile<'m>>,
 }
 
 pub(crate) struct Walk<'v, 'f> {
     pub(crate) violations: &'v mut Violations<'f>,
-    pub(crate) mode: Mode,
+    pub(crate) mode: Mode<'v>,
 }
 
 impl Walk<'_, '_> {
@@ -381,6 +386,8 @@ impl Walk<'_, '_> {
         let nothing = Node { at, ..Node::map(Vec::new()) };
         // `command.run:` alone is a map whose lines are missing.
         let given = given.filter(|node| node.scalar() != Some(Scalar::Null)).unwrap_or(&nothing);
+        let bundled = self.bundled(action.message, given, &path);
+        let given = bundled.as_ref().unwrap_or(given);
         let before = self.mode;
         self.mode.expressions = true;
         // Only checked: until it is rendered it is kept as it was written.

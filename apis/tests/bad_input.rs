@@ -627,6 +627,27 @@ fn parameters_of_modules_are_checked_at_apply() {
             "spec.tasks[0].file.managed",
         ),
         row(
+            "B51 no folder",
+            task("file.managed: {path: /a, template: {file: ./x.hbs}}"),
+            "NeedsFolder",
+            (4, 47),
+            "spec.tasks[0].file.managed.template.file",
+        ),
+        row(
+            "B51 elsewhere",
+            task("file.managed: {path: /a, template: {file: a/../../x}}"),
+            "InvalidPath",
+            (4, 47),
+            "spec.tasks[0].file.managed.template.file",
+        ),
+        row(
+            "B51 more than a file",
+            task("file.managed: {path: /a, template: {file: x, mode: y}}"),
+            "TypeMismatch",
+            (4, 40),
+            "spec.tasks[0].file.managed.template",
+        ),
+        row(
             "B51 checksum",
             task("file.managed: {path: /a, checksum: md5:00}"),
             "Checksum",

@@ -29,7 +29,10 @@ pub(crate) fn read_paths(paths: &[PathBuf], recursive: bool, namespace: &str) ->
     let mut violations = Vec::new();
     for path in expand(paths, recursive)? {
         let (name, bytes) = content(&path)?;
-        match manifest::decode(&name, &bytes, Some(namespace)) {
+        let folder = (path != Path::new("-")).then(|| path.parent().unwrap_or(Path::new("")).to_owned());
+        let read = |file: &str| beside(folder.as_deref().unwrap_or(Path::new("")), file);
+        let files: Option<manifest::ReadFile<'_>> = if folder.is_some() { Some(&read) } else { None };
+        match manifest::decode_beside(&name, &bytes, Some(namespace), files) {
             Ok(found) => objects.extend(found),
             // A folder may hold a file that is still empty; that is no reason to refuse the others.
             Err(found) if found.iter().all(|v| v.reason == "EmptyBody") => {}
@@ -72,6 +75,20 @@ fn content(path: &Path) -> Result<(String, Vec<u8>)> {
         return Err(Error::Usage(format!("{}: more than {MAX_FILE_BYTES} bytes", path.display())));
     }
     Ok((path.display().to_string(), bytes))
+}
+
+/// A text file beside a manifest.
+fn beside(folder: &Path, file: &str) -> std::result::Result<String, String> {
+    let path = folder.join(file);
+    let told = |error: io::Error| format!("{} cannot be read: {error}", path.display());
+    let mut bytes = Vec::new();
+    // A device or a pipe would give no end.
+    let file = fs::File::open(&path).map_err(told)?;
+    if !file.metadata().map_err(told)?.is_file() {
+        return Err(format!("{} is no regular file", path.display()));
+    }
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(told)?;
+    String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", path.display()))
 }
 
 fn expand(paths: &[PathBuf], recursive: bool) -> Result<Vec<PathBuf>> {

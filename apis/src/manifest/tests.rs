@@ -132,3 +132,21 @@ fn a_book_of_500_tasks_is_read_in_a_few_milliseconds() {
     // Generous: unoptimised, on a busy machine. What it guards against is growth with the square of the size.
     assert!(taken.as_millis() < 2000, "{taken:?}");
 }
+
+#[test]
+fn a_template_in_a_file_beside_the_manifest_becomes_the_objects_own() {
+    let text = "metadata: {apiVersion: v1alpha, kind: TaskBook, name: web, namespace: shop}\nspec:\n  tasks:\n  - \
+                file.managed: {path: /a, template: {file: ./a.hbs}}\n";
+    let read = |name: &str| match name {
+        "./a.hbs" => Ok("port {{vars.port}}\n".to_owned()),
+        other => Err(format!("{other} is not there")),
+    };
+    let objects = decode_beside("web.yaml", text.as_bytes(), None, Some(&read)).unwrap();
+    let Some(crate::v1alpha::object::Kind::TaskBook(book)) = &objects[0].kind else { panic!("no book") };
+    let parameters = book.spec.as_ref().unwrap().tasks[0].parameters.as_ref().unwrap();
+    assert_eq!(parameters.get("template").and_then(crate::v1alpha::Value::as_text), Some("port {{vars.port}}\n"));
+
+    let gone = decode_beside("web.yaml", text.replace("./a.hbs", "b.hbs").as_bytes(), None, Some(&read)).unwrap_err();
+    assert_eq!((gone[0].reason.as_str(), gone[0].line, gone[0].column), ("File", 4, 47));
+    assert_eq!(gone[0].message, "b.hbs is not there");
+}
