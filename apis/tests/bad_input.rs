@@ -547,7 +547,7 @@ fn counts_durations_and_tasks_are_held_to_their_ranges() {
 fn what_comes_later_is_refused_with_a_sentence() {
     check(vec![
         row("even false", book(&format!("trustFacts: false\n{TASKS}")), "NotYet", (3, 3), "spec.trustFacts"),
-        row("notify", task("notify: [a]\n  time.sleep: 1s"), "NotYet", (4, 5), "spec.tasks[0].notify"),
+        row("include", task("include: {path: a}\n  time.sleep: 1s"), "NotYet", (4, 5), "spec.tasks[0].include"),
         row(
             "fence",
             book(&format!("runOptions: {{onNodeLost: AfterFence}}\n{TASKS}")),

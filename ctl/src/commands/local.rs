@@ -41,11 +41,10 @@ pub(crate) fn run(arguments: &Arguments, namespace: &str) -> Result<()> {
 fn book(arguments: &Arguments, namespace: &str) -> Result<(TaskBook, BookTexts)> {
     let mut books = Vec::new();
     for object in manifests::read_paths(&arguments.files, false, namespace)? {
-        let tasks = match &object.kind {
-            Some(Kind::TaskBook(book)) => book.spec.as_ref().map_or(&[][..], |spec| &spec.tasks),
-            _ => &[],
+        let texts = match &object.kind {
+            Some(Kind::TaskBook(book)) => book.spec.as_ref().map(BookTexts::of_book).unwrap_or_default(),
+            _ => BookTexts::default(),
         };
-        let texts = BookTexts::parse(tasks);
         let violations = match &object.kind {
             Some(Kind::TaskBook(book)) => check::book_parsed(book, &texts),
             _ => lint::violations(&object),

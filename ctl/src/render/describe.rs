@@ -19,6 +19,10 @@ pub(crate) fn run_nodes(nodes: &[RunNode]) -> String {
         let held = if node.held { ", its place is held" } else { "" };
         let message = if node.message.is_empty() { String::new() } else { format!(": {}", safe(&node.message, 256)) };
         let _ = writeln!(out, "  {} {}{held}{message}", node.name, node.state);
+        if !node.owed_handlers.is_empty() {
+            let names: Vec<String> = node.owed_handlers.iter().map(|name| safe(name, 60).to_string()).collect();
+            let _ = writeln!(out, "    owes the handlers {}; `lockstep retry` does them", names.join(", "));
+        }
         for task in &node.tasks {
             let report = task.report.clone().unwrap_or_default();
             let by = if task.delegate.is_empty() { String::new() } else { format!(" on {}", task.delegate) };

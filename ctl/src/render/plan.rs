@@ -88,6 +88,7 @@ fn segment_lines(out: &mut String, plan: &Snapshot, number: usize, segment: &Seg
             continue;
         }
         let secret = if task.secret { " (secret result)" } else { "" };
+        let secret = if task.handler { " (handler, if notified)" } else { secret };
         let _ = writeln!(out, "    {}: {}{secret}", task.id, task.action);
     }
 }

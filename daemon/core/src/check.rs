@@ -14,6 +14,7 @@ use crate::references::{References, Root};
 
 mod blocks;
 pub(crate) mod gate;
+pub(crate) mod handlers;
 pub(crate) mod inputs;
 mod loops;
 pub(crate) mod tasks;
@@ -23,8 +24,7 @@ pub use tasks::default_id;
 
 /// All that is wrong with a book. Fields are paths such as `spec.tasks[2].when`.
 pub fn book(book: &TaskBook) -> Vec<Violation> {
-    let tasks = book.spec.as_ref().map_or(&[][..], |spec| &spec.tasks);
-    book_parsed(book, &BookTexts::parse(tasks))
+    book_parsed(book, &book.spec.as_ref().map(BookTexts::of_book).unwrap_or_default())
 }
 
 /// [`book`] for one whose texts are parsed already.
@@ -43,7 +43,7 @@ pub fn book_parsed(book: &TaskBook, texts: &BookTexts) -> Vec<Violation> {
     if let Some(own) = &spec.concurrency {
         concurrency::check(own, &declared, &mut violations);
     }
-    violations.extend(tasks::check(&Outline::of(&spec.tasks), texts, serialize, &declared).violations);
+    violations.extend(tasks::check(&Outline::of_book(spec), texts, serialize, &declared).violations);
     violations
 }
 
@@ -61,7 +61,7 @@ pub fn run(run: &Run) -> Vec<Violation> {
     options(spec.run_options.as_ref(), &mut violations);
     if !spec.tasks.is_empty() {
         let serialize = spec.run_options.as_ref().and_then(|options| options.serialize.as_ref());
-        let outline = Outline::of(&spec.tasks);
+        let outline = Outline::of(&spec.tasks, &[]);
         let texts = BookTexts::of_outline(&outline);
         violations.extend(tasks::check(&outline, &texts, serialize, &BTreeSet::new()).violations);
         if let Some(name) = spec.inputs.keys().next() {

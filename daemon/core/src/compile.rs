@@ -76,6 +76,8 @@ pub struct Retry<'a> {
     pub all: &'a BTreeMap<String, Value>,
     /// Those that are secret, as they are sealed.
     pub sealed_shared: &'a BTreeMap<String, Sealed>,
+    /// By uid of its nodes: indices of the handlers that they owe.
+    pub owed: &'a BTreeMap<String, BTreeSet<u32>>,
 }
 
 /// Why a Run is not admitted. It ends as Failed and never starts.
@@ -107,6 +109,7 @@ impl Rejection {
 struct Sources<'a> {
     run: &'a RunSpec,
     tasks: &'a [Task],
+    handlers: &'a [Task],
     inputs: &'a BTreeMap<String, Input>,
     targets: Option<&'a Targets>,
     options: RunOptions,
@@ -121,7 +124,7 @@ pub fn compile(admission: &Admission<'_>) -> Result<Snapshot, Rejection> {
         return retry::compile(admission);
     }
     let sources = sources(admission)?;
-    let texts = BookTexts::parse(sources.tasks);
+    let texts = BookTexts::of_outline(&Outline::of(sources.tasks, sources.handlers));
     of_sources(admission, sources, &texts)
 }
 
@@ -132,7 +135,7 @@ pub fn compile_parsed(admission: &Admission<'_>, texts: &BookTexts) -> Result<Sn
 
 fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts) -> Result<Snapshot, Rejection> {
     let declared = sources.inputs.keys().map(String::as_str).collect();
-    let outline = Outline::of(sources.tasks);
+    let outline = Outline::of(sources.tasks, sources.handlers);
     let checked = check::tasks::check(&outline, texts, sources.options.serialize.as_ref(), &declared);
     let mut violations = checked.violations.clone();
     violations.extend(forbidden(&checked.tasks, admission.config));
@@ -221,6 +224,7 @@ fn sources<'a>(admission: &Admission<'a>) -> Result<Sources<'a>, Rejection> {
     Ok(Sources {
         run,
         tasks,
+        handlers: book.map_or(&[], |book| book.handlers.as_slice()),
         inputs: book.map_or(&NO_INPUTS, |book| &book.inputs),
         targets: run.targets.as_ref().or_else(|| book.and_then(|book| book.targets.as_ref())),
         options: merged_options(own, run.run_options.as_ref()),

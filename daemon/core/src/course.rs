@@ -25,6 +25,7 @@ pub struct Fall {
 /// - After a task failed, the rest of its part is left out. Of the body of a block, `rescue` follows; then `always`.
 /// - A failure that no `rescue` ended well for is the block's, and so on outwards.
 /// - After a cancel only `always` of blocks that were begun is left.
+/// - A handler is due if a task that notifies it was Changed, and nothing failed.
 /// - Where a block goes on in a later segment, its `rescue` and `always` are only for those who fail here.
 #[derive(Clone, Debug)]
 pub struct Course<'w> {
@@ -43,6 +44,8 @@ pub struct Course<'w> {
     /// Failed in here.
     failed: BTreeSet<u32>,
     cancelled: bool,
+    /// Handlers that are to be done.
+    notified: BTreeSet<u32>,
 }
 
 impl<'w> Course<'w> {
@@ -59,14 +62,22 @@ impl<'w> Course<'w> {
             rescuing: BTreeSet::new(),
             failed: BTreeSet::new(),
             cancelled: false,
+            notified: BTreeSet::new(),
         }
+    }
+
+    /// With handlers that are to be done without being notified.
+    pub fn owing(mut self, handlers: &[u32]) -> Self {
+        self.notified.extend(handlers);
+        self
     }
 
     /// The position of the task that is due; the same until it ended. `None`: the segment is over.
     pub fn due(&mut self) -> Option<usize> {
         while let Some(task) = self.tasks.get(self.at) {
             self.move_to(&task.within);
-            if self.is_for_now(&task.within) {
+            let wanted = !task.handler || self.notified.contains(&task.index);
+            if wanted && self.is_for_now(&task.within) {
                 return Some(self.at);
             }
             self.at += 1;
@@ -80,6 +91,9 @@ impl<'w> Course<'w> {
         self.entered.extend(self.open.iter().map(|place| place.block));
         let rescues = self.open.iter().filter(|place| place.part() == BlockPart::Rescue);
         self.rescuing.extend(rescues.map(|place| place.block));
+        if report.outcome() == Outcome::Changed {
+            self.notified.extend(self.tasks.get(self.at).into_iter().flat_map(|task| &task.notify));
+        }
         self.pass(if report.ignored { Outcome::Ok } else { report.outcome() });
     }
 

@@ -2,6 +2,7 @@
 //! decides nothing.
 
 mod nodes;
+pub(crate) mod owed;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::protocol;
 use crate::world::{Plan, RunState, Stored};
 
 pub use nodes::{NodeState, node_state, node_states};
+pub use owed::owed;
 
 /// Most failures and waiting reasons of a status.
 const MAX_LISTED: usize = 20;

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use lockstep_apis::v1alpha::{BlockPart, Task, Within};
+use lockstep_apis::v1alpha::{BlockPart, Task, TaskBookSpec, Within};
 
 /// Blocks in blocks, at most.
 pub(crate) const MAX_DEPTH: usize = 16;
@@ -13,6 +13,8 @@ pub(crate) const MAX_DEPTH: usize = 16;
 pub(crate) struct Outline<'t> {
     /// In the order in which they are done; a task's index over the book is its position here.
     pub(crate) tasks: Vec<Leaf<'t>>,
+    /// Positions of the tasks; behind them are the handlers.
+    pub(crate) body: std::ops::Range<usize>,
     /// In the order in which they begin; a block's index is its position here.
     pub(crate) blocks: Vec<Block<'t>>,
 }
@@ -29,6 +31,8 @@ pub(crate) struct Leaf<'t> {
     pub(crate) within: Vec<Within>,
     /// Not every node of the window does it.
     pub(crate) apart: Option<Apart>,
+    /// It is done when it is notified.
+    pub(crate) handler: bool,
 }
 
 /// Why not every node of the window does a task: with what it is done together, by the same nodes.
@@ -55,6 +59,7 @@ pub(crate) struct Block<'t> {
 #[derive(Clone, Debug)]
 enum At<'t> {
     Top(usize),
+    Handler(usize),
     In(Cow<'t, str>),
 }
 
@@ -62,6 +67,7 @@ impl At<'_> {
     fn field(&self, below: &str) -> String {
         match self {
             At::Top(index) => format!("spec.tasks[{index}]{below}"),
+            At::Handler(index) => format!("spec.handlers[{index}]{below}"),
             At::In(path) => format!("{path}{below}"),
         }
     }
@@ -82,13 +88,32 @@ impl Block<'_> {
 }
 
 impl<'t> Outline<'t> {
-    /// Lays them out.
-    pub(crate) fn of(tasks: &'t [Task]) -> Self {
-        let mut outline = Outline { tasks: Vec::with_capacity(tasks.len()), blocks: Vec::new() };
+    /// Lays out tasks and handlers.
+    pub(crate) fn of(tasks: &'t [Task], handlers: &'t [Task]) -> Self {
+        let mut outline = Outline { tasks: Vec::with_capacity(tasks.len() + handlers.len()), ..Outline::default() };
         for (index, task) in tasks.iter().enumerate() {
             outline.add(task, At::Top(index), &Outer::default());
         }
+        outline.body = 0..outline.tasks.len();
+        outline.tasks.extend(handlers.iter().enumerate().map(|(index, task)| Leaf {
+            task: Cow::Borrowed(task),
+            written: task,
+            at: At::Handler(index),
+            within: Vec::new(),
+            apart: None,
+            handler: true,
+        }));
         outline
+    }
+
+    /// Of a book.
+    pub(crate) fn of_book(book: &'t TaskBookSpec) -> Self {
+        Self::of(&book.tasks, &book.handlers)
+    }
+
+    /// The handlers, with their positions.
+    pub(crate) fn handlers(&self) -> impl Iterator<Item = (usize, &Leaf<'t>)> {
+        self.tasks.iter().enumerate().skip(self.body.end)
     }
 
     fn add(&mut self, task: &'t Task, at: At<'t>, outer: &Outer) {
@@ -100,7 +125,7 @@ impl<'t> Outline<'t> {
                 Some(options) => Cow::Owned(with_options(task, options)),
                 None => Cow::Borrowed(task),
             };
-            return self.tasks.push(Leaf { task: merged, written: task, at, within, apart });
+            return self.tasks.push(Leaf { task: merged, written: task, at, within, apart, handler: false });
         }
         let index = self.blocks.len();
         let first = self.tasks.len();
@@ -143,6 +168,7 @@ fn options_of(block: &Task, outer: Option<&Task>) -> Task {
         timeout: block.timeout,
         ignore_errors: block.ignore_errors,
         tags: block.tags.clone(),
+        notify: block.notify.clone(),
         targets: block.targets.clone(),
         run_once: block.run_once,
         sensitive: block.sensitive,
@@ -160,12 +186,15 @@ fn with_options(task: &Task, outer: &Task) -> Task {
     let given = |own: &String, outer: &String| if own.is_empty() { outer.clone() } else { own.clone() };
     let mut environment = outer.environment.clone();
     environment.extend(task.environment.clone());
+    let mut notify = outer.notify.clone();
+    notify.extend(task.notify.iter().filter(|name| !outer.notify.contains(name)).cloned());
     let mut tags = outer.tags.clone();
     tags.extend(task.tags.iter().filter(|tag| !outer.tags.contains(tag)).cloned());
     Task {
         timeout: task.timeout.or(outer.timeout),
         ignore_errors: task.ignore_errors || outer.ignore_errors,
         tags,
+        notify,
         targets: task.targets.clone().or_else(|| outer.targets.clone()),
         run_once: task.run_once || outer.run_once,
         sensitive: task.sensitive || outer.sensitive,

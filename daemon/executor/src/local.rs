@@ -140,9 +140,9 @@ pub fn run(
     refuse_other_nodes(&run.book)?;
     let host = Host::open(run.root.as_deref()).map_err(|source| LocalError::Root { source })?;
     let host = Arc::new(host);
-    let tasks = run.book.spec.as_ref().map_or(&[][..], |spec| &spec.tasks);
-    let texts = run.texts.clone().filter(|texts| texts.fits(tasks));
-    let texts = texts.unwrap_or_else(|| BookTexts::parse(tasks));
+    let book = run.book.spec.as_ref();
+    let texts = run.texts.clone().filter(|texts| book.is_some_and(|book| texts.fits(book)));
+    let texts = texts.or_else(|| book.map(BookTexts::of_book)).unwrap_or_default();
     let snapshot = snapshot(run, &texts)?;
     let grace = Duration::from_millis(snapshot.grace_ms);
     let mut work = work(snapshot);
@@ -172,7 +172,8 @@ pub fn run(
         .expect("invariant: without a journal nothing can fail to be noted");
     let succeeded = course.fall().is_none();
     let last = tasks.last().and_then(|last| work.tasks.iter().position(|task| task.index == last.task));
-    let not_reached = if succeeded { 0 } else { work.tasks.len() - last.map_or(0, |last| last + 1) };
+    let after = work.tasks.iter().skip(last.map_or(0, |last| last + 1));
+    let not_reached = if succeeded { 0 } else { after.filter(|task| !task.handler).count() };
     Ok(LocalOutcome { tasks, not_reached, succeeded })
 }
 

@@ -7,7 +7,7 @@ use lockstep_apis::commit::Term;
 use lockstep_apis::keys;
 use lockstep_apis::v1alpha::{Config, Node, NodeGroup, Object, Run, Sealed, Snapshot, TaskBook, Value, object};
 use lockstep_core::compile::{self, Admission, AdmissionNode, Rejection, Retry};
-use lockstep_core::outcome::{NodeState, node_state};
+use lockstep_core::outcome::{NodeState, node_state, owed};
 use lockstep_core::protocol::results_of_all;
 use lockstep_core::step::{admission, rejection};
 use lockstep_core::world::{NodeEnd, Plan, RunState};
@@ -37,6 +37,7 @@ struct Earlier {
     shared: BTreeMap<String, Value>,
     all: BTreeMap<String, Value>,
     sealed_shared: BTreeMap<String, Sealed>,
+    owed: BTreeMap<String, BTreeSet<u32>>,
 }
 
 /// Why there is nothing to compile from.
@@ -146,6 +147,7 @@ impl Gathered {
             shared: &earlier.shared,
             all: &earlier.all,
             sealed_shared: &earlier.sealed_shared,
+            owed: &earlier.owed,
         });
         let admission = Admission {
             run: &self.run,
@@ -179,7 +181,9 @@ fn taken_on(
 ) -> Result<Earlier, Missing> {
     let read = plan.snapshot.segments.iter().flat_map(|segment| &segment.reads_all);
     let all = read.map(|id| (id.clone(), Value::map(results_of_all(run, plan, id)))).collect();
+    let every = 0..u32::try_from(plan.snapshot.nodes.len()).unwrap_or(u32::MAX);
     let mut earlier = Earlier {
+        owed: every.map(|node| (plan.uid(node).to_owned(), owed(run, plan, node))).collect(),
         snapshot: plan.snapshot.clone(),
         nodes,
         shared: BTreeMap::new(),

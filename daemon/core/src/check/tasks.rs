@@ -7,7 +7,7 @@ use lockstep_apis::v1alpha::{Serialize, Task, Value, Violation};
 use lockstep_apis::violation::of_field;
 
 use super::gate::{self, CheckedGate};
-use super::{blocks, loops};
+use super::{blocks, handlers, loops};
 use crate::outline::{Leaf, Outline};
 use crate::parameters::{BookTexts, TaskTexts, WrongText};
 use crate::references::{Reference, References, Root};
@@ -43,6 +43,11 @@ pub fn default_id(name: &str) -> String {
     if id.starts_with(|c: char| c.is_ascii_digit()) { format!("_{id}") } else { id }
 }
 
+/// A task's id; "" if it has neither id nor name.
+pub(crate) fn id_of(task: &Task) -> String {
+    if task.id.is_empty() { default_id(&task.name) } else { task.id.clone() }
+}
+
 /// Checks a list of tasks, whose texts are these. `serialize`: the book is a rollout group. `inputs`: the names that it
 /// declares.
 pub(crate) fn check<'t>(
@@ -62,7 +67,7 @@ pub(crate) fn check<'t>(
         checked.push(CheckedTask {
             task,
             leaf,
-            id: if task.id.is_empty() { default_id(&task.name) } else { task.id.clone() },
+            id: id_of(task),
             references: parsed.map(|texts| texts.references()).unwrap_or_default(),
             single_producer: task.run_once || limited,
         });
@@ -71,7 +76,7 @@ pub(crate) fn check<'t>(
     let keeps_secrets = outline.tasks.iter().any(|leaf| is_secret(leaf.written));
     let book = Book { ids: ids(&checked, &mut violations), tasks: &checked, outline, inputs };
     let mut gates: Vec<CheckedGate> = Vec::new();
-    let all = outline.tasks.len();
+    let all = outline.body.end;
     gates.extend(
         serialize
             .and_then(|serialize| serialize.gate.as_ref())
@@ -87,6 +92,7 @@ pub(crate) fn check<'t>(
                 .map(|gate| gate::check(gate, own.leaf.field(".serialize.gate"), index + 1, &mut violations)),
         );
         book.references(index, texts.map(|texts| &**texts), &mut violations);
+        handlers::check(outline, own, &mut violations);
         texts.iter().for_each(|texts| loops::check(own.leaf, texts, &mut violations));
         if let Some(texts) = texts.filter(|_| keeps_secrets) {
             book.secrets(own.task, &own.leaf.field(""), texts, &mut violations);
@@ -94,6 +100,7 @@ pub(crate) fn check<'t>(
     }
     gates.iter().for_each(|gate| book.gate(gate, &mut violations));
     book.conditions(texts, &mut violations);
+    handlers::of_blocks(outline, &mut violations);
     Checked { tasks: checked, gates, violations }
 }
 

@@ -423,3 +423,30 @@ fn mistakes_in_loops_are_named() {
         assert!(found.iter().any(|violation| violation.contains(expected)), "{spec}\n{found:#?}");
     }
 }
+
+#[test]
+fn mistakes_about_handlers_are_named() {
+    let of = |task: &str, handler: &str| {
+        of_book(&format!(
+            "  tasks: [{{name: a, {task}command.run: {{argv: [x]}}}}, {{name: s, runOnce: true, command.run: {{argv: [x]}}}}]\n  handlers: [{{{handler}command.run: {{argv: [x]}}}}]"
+        ))
+    };
+    let table = [
+        (
+            of("notify: [restart], ", "name: restrat, "),
+            "UnknownHandler spec.tasks[0].notify[0]: no handler is called `restart`: did you mean `restrat`?",
+        ),
+        (of("notify: [s], ", "name: h, "), "UnknownHandler spec.tasks[0].notify[0]: no handler is called `s`"),
+        (of("", "name: h, sync: true, "), "SyncPoint spec.handlers[0].sync: is a sync point"),
+        (of("", "name: h, when: shared.s.changed, "), "SyncPoint spec.handlers[0]: reads `shared` or `all`"),
+        (of("", "name: h, notify: [h], "), "NoMatch spec.handlers[0].notify: handlers notify no handlers"),
+        (of("", ""), "Required spec.handlers[0].name: is notified by its `name`"),
+        (of("", "name: a, "), "DuplicateId spec.handlers[0].name: has the id `a` of spec.tasks[0]"),
+        (of("when: results.h.changed, ", "name: h, "), "reads `results.h` of a later task"),
+        (of("", "name: h, when: vras.x, "), "Expression spec.handlers[0].when: line 1, column 1: unknown name `vras`"),
+    ];
+    for (found, expected) in table {
+        assert!(found.iter().any(|violation| violation.contains(expected)), "{expected}\n{found:#?}");
+    }
+    assert_eq!(of("notify: [Do it, do_it], ", "name: Do it, when: results.a.changed, "), Vec::<String>::new());
+}

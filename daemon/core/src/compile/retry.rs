@@ -38,6 +38,7 @@ fn keep_nodes(snapshot: &mut Snapshot, admission: &Admission<'_>, retry: &Retry<
         let Some(present) = now.get(&node.uid).filter(|_| retry.nodes.contains(&node.uid)) else { continue };
         places.insert(index as u32, nodes.len() as u32);
         node.early = early_end(present, on_unreachable).into();
+        node.owed = retry.owed.get(&node.uid).into_iter().flatten().copied().collect();
         // It may have another name by now; in order of name it stays where it was.
         node.name = targets::name(present).to_owned();
         nodes.push(node);

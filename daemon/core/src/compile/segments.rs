@@ -52,12 +52,12 @@ pub(super) fn cut(
     cluster: &Nodes<'_>,
     nodes: &[SnapshotNode],
 ) -> Result<Cut, Rejection> {
-    let tasks = &checked.tasks;
+    let tasks = &checked.tasks[..];
     let mut delegates = Delegates::default();
     let cutting = Cutting { outline, tasks, read: Read::of(checked), cluster, nodes };
     let all: Vec<u32> = (0..nodes.len() as u32).collect();
     let (mut groups, mut segments) = (Vec::new(), Vec::new());
-    for range in ranges(tasks, options) {
+    for range in ranges(&tasks[outline.body.clone()], options) {
         let first = &tasks[range.start];
         let own = first.task.serialize.as_ref().filter(|_| options.serialize.is_none());
         let members = match (own, &first.task.targets) {
@@ -237,6 +237,8 @@ impl Cutting<'_> {
             let follows = |index: &usize| within(*index)[depth].part() != BlockPart::Body;
             all.filter(follows).for_each(|index| self.add(segment, index));
         }
+        let notified: BTreeSet<u32> = segment.tasks.iter().flat_map(|task| task.notify.iter().copied()).collect();
+        notified.into_iter().for_each(|handler| self.add(segment, handler as usize));
         let places = segment.tasks.iter().flat_map(|task| &task.within);
         let blocks: BTreeSet<u32> = places.map(|Within { block, .. }| *block).collect();
         segment.blocks = blocks.into_iter().map(|block| self.block(block, &tasks, cut.contains(&block))).collect();
@@ -302,6 +304,8 @@ impl Cutting<'_> {
             given => given,
         };
         let conditions = own.leaf.within.iter().map(|place| &self.outline.blocks[place.block as usize].task.when);
+        let called = task.notify.iter().filter_map(|called| check::handlers::find(self.outline, called));
+        let notify: BTreeSet<u32> = called.map(|index| index as u32).collect();
         let shared = own.single_producer && self.read.shared.contains(&own.id);
         CompiledTask {
             index,
@@ -326,6 +330,8 @@ impl Cutting<'_> {
             gate: None,
             r#loop: task.r#loop.clone(),
             loop_limit: if task.loop_limit == 0 { check::LOOP_LIMIT } else { task.loop_limit },
+            handler: own.leaf.handler,
+            notify: notify.into_iter().collect(),
             within: own.leaf.within.clone(),
             block_when: conditions.filter(|when| !when.is_empty()).cloned().collect(),
         }

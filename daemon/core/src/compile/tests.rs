@@ -296,7 +296,9 @@ fn a_retry_judges_its_delegates_anew() {
     let first = cluster.compile(&run("  taskBooks: [web]"), Some(&book(spec))).unwrap();
     let (none, sealed) = (BTreeMap::new(), BTreeMap::new());
     let nodes = BTreeSet::from(["uid-n3".to_owned()]);
-    let retry = || Retry { snapshot: &first, nodes: &nodes, shared: &none, all: &none, sealed_shared: &sealed };
+    let owed = BTreeMap::new();
+    let retry =
+        || Retry { snapshot: &first, nodes: &nodes, shared: &none, all: &none, sealed_shared: &sealed, owed: &owed };
     let again = run("  taskBooks: [web]");
     let snapshot = cluster.admit(&again, None, Some(retry())).unwrap();
     assert_eq!(transcript(&snapshot), "all at once, StopNow after 0: 2[n3]\n  n3 by n4, 8 at once: d");
@@ -675,7 +677,9 @@ fn a_retry_takes_on_the_nodes_that_did_not_succeed_with_what_they_read() {
     let shared = BTreeMap::from([("token".to_owned(), Value::map([("stdout", Value::text("t"))]))]);
     let sealed_shared = BTreeMap::new();
     let all = BTreeMap::from([("a".to_owned(), Value::map([("n1", Value::text("said"))]))]);
-    let retry = |nodes| Retry { snapshot: &old, nodes, shared: &shared, all: &all, sealed_shared: &sealed_shared };
+    let owed = BTreeMap::from([("uid-n2".to_owned(), BTreeSet::from([7]))]);
+    let retry =
+        |nodes| Retry { snapshot: &old, nodes, shared: &shared, all: &all, sealed_shared: &sealed_shared, owed: &owed };
     let mut again = run("  taskBooks: [web]");
     again.metadata.as_mut().unwrap().uuid = "run-2".to_owned();
     let snapshot = cluster.admit(&again, None, Some(retry(&nodes))).unwrap();
@@ -790,9 +794,41 @@ fn a_retry_asks_for_the_locks_the_key_and_the_approval_of_the_old_run() {
     let old = cluster.compile(&keyed(run("  taskBooks: [web]")), Some(&book(spec))).unwrap();
     let nodes = BTreeSet::from(["uid-n2".to_owned()]);
     let (shared, sealed) = (BTreeMap::new(), BTreeMap::new());
-    let retry = Retry { snapshot: &old, nodes: &nodes, shared: &shared, all: &shared, sealed_shared: &sealed };
+    let retry = Retry {
+        snapshot: &old,
+        nodes: &nodes,
+        shared: &shared,
+        all: &shared,
+        sealed_shared: &sealed,
+        owed: &BTreeMap::new(),
+    };
     let new = cluster.admit(&keyed(run("  taskBooks: [web]")), None, Some(retry)).unwrap();
     assert_eq!((new.nodes.len(), &new.locks, &new.approval), (1, &old.locks, &old.approval));
     assert!(new.locks[0].poison && new.approval.is_some_and(|approval| approval.two_persons));
     assert_eq!((old.concurrency_key.as_str(), new.concurrency_key.as_str()), ("deploy", "deploy"));
+}
+
+#[test]
+fn handlers_are_at_the_end_of_each_segment_that_may_notify_them() {
+    let spec = format!(
+        "{ALL}{}",
+        r#"  tasks:
+    - {name: a, command.run: {argv: [x]}, notify: [second, first one]}
+    - {name: b, command.run: {argv: [x]}, sync: true}
+    - notify: [first_one]
+      sync: true
+      block: [{name: c, command.run: {argv: [x]}}]
+      rescue: [{name: d, command.run: {argv: [x]}, notify: [second]}]
+  handlers:
+    - {name: first one, command.run: {argv: [x]}}
+    - {name: second, command.run: {argv: [x]}, when: results.a.changed}
+"#
+    );
+    assert_eq!(
+        of(&cluster(1), &spec),
+        "all at once, StopNow after 0: 1[n1]\n  all: a+ first_one second\n  all: b\n  all: c d first_one second"
+    );
+    let snapshot = cluster(1).compile(&run("  taskBooks: [web]"), Some(&book(&spec))).unwrap();
+    let tasks = &snapshot.segments[0].tasks;
+    assert_eq!((tasks[0].notify.as_slice(), tasks[1].index, tasks[1].handler), (&[4, 5][..], 4, true));
 }

@@ -166,3 +166,35 @@ fn every_story_of_a_block_is_what_its_words_say() {
         assert_eq!(fall.is_none(), goes_on && !fails(5), "{bits:b}");
     }
 }
+
+/// A task that notifies both handlers, one that notifies the second, then the handlers.
+fn with_handlers() -> Book {
+    let mut book = book(&[&[], &[], &[], &[]]);
+    (book.tasks[0].notify, book.tasks[1].notify) = (vec![2, 3], vec![3]);
+    (book.tasks[2].handler, book.tasks[3].handler) = (true, true);
+    book
+}
+
+#[test]
+fn a_handler_is_due_once_if_what_notifies_it_was_changed() {
+    const CHANGED: Outcome = Outcome::Changed;
+    let book = with_handlers();
+    assert_eq!(told(&book, &[], &[]).0, [0, 1]);
+    assert_eq!(told(&book, &[], &[(1, CHANGED)]).0, [0, 1, 3]);
+    assert_eq!(told(&book, &[], &[(0, CHANGED), (1, CHANGED)]).0, [0, 1, 2, 3]);
+    assert_eq!(told(&book, &[], &[(0, CHANGED), (1, FAILED)]).0, [0, 1], "owed");
+    assert_eq!(told(&book, &[], &[(0, CHANGED), (2, FAILED)]).0, [0, 1, 2]);
+    assert_eq!(told(&book, &[], &[(0, CHANGED), (1, CANCELLED)]).0, [0, 1]);
+}
+
+#[test]
+fn what_is_owed_is_due_without_being_notified() {
+    let book = with_handlers();
+    let mut course = Course::new(&book.tasks, &book.blocks, &[]).owing(&[2]);
+    let mut done = Vec::new();
+    while let Some(at) = course.due() {
+        done.push(at);
+        course.ended(&report(Outcome::Ok));
+    }
+    assert_eq!(done, [0, 1, 2]);
+}

@@ -79,6 +79,10 @@ pub fn node_states(run: &RunState) -> Vec<RunNode> {
                 message: message(run, plan, at, state),
                 tasks: tasks(run, plan, at),
                 held: run.places().iter().any(|(segment, of, _)| plan.doer_uid(*segment, *of) == node.uid),
+                owed_handlers: match state {
+                    NodeState::Ended(_) => super::owed::owed_names(run, plan, at),
+                    _ => Vec::new(),
+                },
             }
         })
         .collect()

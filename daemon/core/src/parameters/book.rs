@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lockstep_apis::v1alpha::Task;
+use lockstep_apis::v1alpha::TaskBookSpec;
 
 use super::{TaskTexts, WrongText};
 use crate::expression::{Expression, SyntaxError};
@@ -12,7 +12,7 @@ use crate::template::TemplateCache;
 /// The condition of a block, if it has one.
 type Condition = Result<Option<Arc<Expression>>, SyntaxError>;
 
-/// The parsed texts of a list of tasks, by the tasks' indices over the book. Cheap to clone.
+/// The parsed texts of tasks and handlers, by the tasks' indices over the book. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct BookTexts {
     texts: Arc<Vec<Result<Arc<TaskTexts>, Vec<WrongText>>>>,
@@ -20,9 +20,9 @@ pub struct BookTexts {
 }
 
 impl BookTexts {
-    /// Parses them; what is wrong is kept in its place.
-    pub fn parse(tasks: &[Task]) -> Self {
-        Self::of_outline(&Outline::of(tasks))
+    /// Parses those of a book; what is wrong is kept in its place.
+    pub fn of_book(book: &TaskBookSpec) -> Self {
+        Self::of_outline(&Outline::of_book(book))
     }
 
     pub(crate) fn of_outline(outline: &Outline<'_>) -> Self {
@@ -38,8 +38,8 @@ impl BookTexts {
     }
 
     /// Whether these are the texts of as many tasks.
-    pub fn fits(&self, tasks: &[Task]) -> bool {
-        self.texts.len() == Outline::of(tasks).tasks.len()
+    pub fn fits(&self, book: &TaskBookSpec) -> bool {
+        self.texts.len() == Outline::of_book(book).tasks.len()
     }
 
     /// The texts of the task with this index, or all that is wrong with them; `None` if there is no such task.

@@ -74,6 +74,7 @@ pub fn work(world: &World, attempt: &Attempt) -> Option<Delivery> {
             known: assignment.known.clone(),
             blocks: segment.blocks.clone(),
             left_blocks: assignment.left_blocks.clone(),
+            owed: assignment.owed.clone(),
             grace_ms: snapshot.grace_ms,
             nodes: if segment.reads_nodes { snapshot.nodes.clone() } else { Vec::new() },
             ..Default::default()

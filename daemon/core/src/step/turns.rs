@@ -11,7 +11,10 @@ use lockstep_apis::{
 use prost::Message;
 
 use super::{Active, Deciding, MAX_COMPARES, open::Open};
-use crate::world::{Plan, RunState, Stage};
+use crate::{
+    outcome::owed,
+    world::{Plan, RunState, Stage},
+};
 
 /// Most assignments of one commit: each is compared to be absent, beside Term, cursor and gate; the cursor may be
 /// written in it, too.
@@ -120,6 +123,7 @@ impl<'w> Deciding<'w> {
                     created_ms: self.now_ms,
                     known: run.track(segment, node).map(|track| track.known()).unwrap_or_default(),
                     left_blocks: run.left_blocks(node),
+                    owed: owed::before(run, plan, node, segment),
                     ..Default::default()
                 };
                 let key = AttemptKey::Assignment.of(&run.attempt_of(plan, segment, node, attempt));

@@ -123,10 +123,11 @@ impl Plan {
         self.delegate(segment, node).map_or_else(|| self.name(node), |delegate| &delegate.name)
     }
 
-    /// Whether every task of a segment is in one of these blocks.
+    /// Whether every task of a segment, handlers aside, is in one of these blocks.
     pub fn is_within(&self, segment: u32, blocks: &BTreeSet<u32>) -> bool {
         self.segment(segment).is_some_and(|segment| {
-            segment.tasks.iter().all(|task| task.within.iter().any(|place| blocks.contains(&place.block)))
+            let mut own = segment.tasks.iter().filter(|task| !task.handler);
+            own.all(|task| task.within.iter().any(|place| blocks.contains(&place.block)))
         })
     }
 

@@ -208,7 +208,7 @@ pub(crate) fn ending(
     report: &Report,
     attempt: u32,
 ) -> (Ending, BTreeSet<u32>) {
-    let mut course = Course::new(&segment.tasks, &segment.blocks, &assignment.left_blocks);
+    let mut course = Course::new(&segment.tasks, &segment.blocks, &assignment.left_blocks).owing(&assignment.owed);
     let ending = through(&mut course, segment, assignment, report, attempt);
     (ending, course.left_behind().collect())
 }

@@ -498,3 +498,37 @@ fn what_another_node_does_is_refused() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn handlers_run_once_in_their_order_and_only_after_a_change() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - {name: one, file.managed: {path: /one, content: "1"}, notify: [second, first]}
+    - {name: two, file.managed: {path: /two, content: "2"}, notify: [first]}
+    - {name: three, command.query: {argv: [echo, tasks]}, notify: [never]}
+  handlers:
+    - {name: first, command.run: {argv: [echo, first]}}
+    - {name: never, command.run: {argv: [echo, never]}}
+    - {name: second, command.run: {argv: [echo, second]}, when: results.one.changed}
+"#;
+    use Outcome::{Changed, Ok};
+    let seen = done(root.path(), tasks, |_| {});
+    assert_eq!(seen.outcomes, [Changed, Changed, Ok, Changed, Changed], "{:?}", seen.messages);
+    assert_eq!(seen.text(OutputStream::Stdout), "tasks\nfirst\nsecond\n");
+    let second = done(root.path(), tasks, |_| {});
+    assert_eq!((second.outcomes.as_slice(), second.not_reached), (&[Ok, Ok, Ok][..], 0));
+}
+
+#[test]
+fn after_a_failure_no_handler_runs() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - {name: one, file.managed: {path: /one, content: "1"}, notify: [first]}
+    - {name: two, command.run: {argv: ["false"]}}
+    - {name: three, command.run: {argv: ["true"]}}
+  handlers:
+    - {name: first, command.run: {argv: [echo, first]}}
+"#;
+    let seen = done(root.path(), tasks, |_| {});
+    assert_eq!((seen.outcomes.as_slice(), seen.not_reached), (&[Outcome::Changed, Outcome::Failed][..], 1));
+}

@@ -151,7 +151,7 @@ fn tasks(
     let before = already_done(records);
     let known: Vec<TaskReport> = work.known.iter().chain(&before).cloned().collect();
     let prepared = Preparation::of(&work.tasks);
-    let mut course = Course::new(&work.tasks, &work.blocks, &work.left_blocks);
+    let mut course = Course::new(&work.tasks, &work.blocks, &work.left_blocks).owing(&work.owed);
     let mut segment = Segment {
         host: &host,
         cancel: &cancel,
