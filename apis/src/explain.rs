@@ -186,7 +186,7 @@ fn field_notes(field: &Field) -> Vec<String> {
     say(!rules.default_text.is_empty(), &format!("default {}", rules.default_text));
     notes.extend(range(field));
     if !rules.pattern.is_empty() {
-        notes.push(format!("matches {}", rules.pattern));
+        notes.push(format!("matches `{}`", rules.pattern));
     }
     if !rules.later.is_empty() {
         notes.push(format!("not there yet: {}", rules.later));

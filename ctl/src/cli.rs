@@ -164,6 +164,11 @@ Examples:
         /// The kind.
         kind: Option<String>,
     },
+    /// Write manual pages, one for each command.
+    Man {
+        /// Where to: `/usr/local/share/man/man1`, say.
+        folder: PathBuf,
+    },
     /// Completion for a shell.
     Completion {
         /// Which shell.

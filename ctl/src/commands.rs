@@ -14,6 +14,7 @@ mod listing;
 mod local;
 mod locks;
 mod logs;
+mod man;
 mod modify;
 mod nodes;
 mod plan;
@@ -47,6 +48,7 @@ pub(crate) fn execute(cli: Cli) -> Result<()> {
             clap_complete::generate(*shell, &mut Cli::command(), "lockstep", &mut io::stdout());
             Ok(())
         }
+        Command::Man { folder } => man::man(folder),
         Command::Lint(lint) => lint::lint(lint, &namespace()),
         Command::Context(command) if *command != ContextCommand::Renew => contexts::contexts(&cli.global, command),
         Command::Explain(explain) => explain::explain(explain),
@@ -111,6 +113,7 @@ async fn connected(cli: Cli) -> Result<()> {
         | Command::Init(_)
         | Command::Completion { .. }
         | Command::Lint(_)
+        | Command::Man { .. }
         | Command::Explain(_)
         | Command::Schema { .. }
         | Command::Dev(_) => {
