@@ -614,6 +614,17 @@ fn parameters_of_modules_are_checked_at_apply() {
             "spec.tasks[0].file.managed.path",
         ));
     }
+    for name in
+        ["", "--reinstall", "foo;rm -rf /", "foo=", "=1", "a b", "a=1 b", "foo=-1", "a*", "a|b", "/tmp/x.deb", "a\\n"]
+    {
+        rows.push(row(
+            "B55",
+            task(&format!("package.installed: {{names: [\"{name}\"]}}")),
+            "InvalidPackage",
+            (4, 33),
+            "spec.tasks[0].package.installed.names[0]",
+        ));
+    }
     for mode in ["999", "07777", "u+s", "", "44"] {
         let text = task(&format!("file.managed: {{path: /a, mode: \"{mode}\"}}"));
         rows.push(row("B50", text, "InvalidMode", (4, 36), "spec.tasks[0].file.managed.mode"));
@@ -707,6 +718,27 @@ fn parameters_of_modules_are_checked_at_apply() {
             "Pattern",
             (4, 46),
             "spec.tasks[0].http.request.method",
+        ),
+        row(
+            "B56 unsigned",
+            task("package.repository: {name: r, uris: [\"https://h/\"], suites: [s], components: [c]}"),
+            "OneOf",
+            (4, 25),
+            "spec.tasks[0].package.repository",
+        ),
+        row(
+            "B56 key id",
+            task("package.repository: {name: r, key: \"0xDEADBEEF\"}"),
+            "Pattern",
+            (4, 40),
+            "spec.tasks[0].package.repository.key",
+        ),
+        row(
+            "B56 injection",
+            task("package.repository: {name: r, unsigned: true, uris: [\"https://h/\\nTrusted: yes\"]}"),
+            "Pattern",
+            (4, 58),
+            "spec.tasks[0].package.repository.uris[0]",
         ),
         row("sleep", task("time.sleep: 5"), "Duration", (4, 17), "spec.tasks[0].time.sleep"),
     ]);

@@ -249,15 +249,16 @@ pub(crate) fn run_tool(argv: &[String], stdin: Option<&str>, scope: &mut Scope<'
     }
 }
 
-/// Runs a command of an action's own in a small clean environment; its output is the reader's.
-pub(crate) fn run_quietly(
+/// Runs a command of an action's own in a small clean environment with these additions; its output is the reader's.
+pub(crate) fn run_with(
     argv: &[String],
+    environment: &BTreeMap<String, String>,
     stop: &Stop<'_>,
     host: &host::Host,
     reader: Reader<'_>,
 ) -> Result<Ended, Done> {
     let place = Place { login: None, deadline: stop.deadline };
-    let surroundings = Surroundings::of(host, const { &BTreeMap::new() }, None, &place);
+    let surroundings = Surroundings::of(host, environment, None, &place);
     run(host, &surroundings.command(argv), stop, false, reader)
 }
 

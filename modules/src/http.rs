@@ -11,7 +11,7 @@ use lockstep_apis::v1alpha::{HttpRequest, Value};
 
 use crate::action::{Action, Done, Outcome, Scope};
 use crate::host::{Answer, Asked, HttpFault, Stop, Stopped, Trust, Unfinished, ask};
-use crate::parameters::decoded;
+use crate::parameters::{decoded, duration};
 
 /// `http.request`.
 pub(crate) struct Ask;
@@ -53,6 +53,9 @@ fn perform(wanted: &HttpRequest, scope: &mut Scope<'_>) -> Result<Done, Done> {
         Ok(())
     };
     match scope.host.wait(&stop, ask(&asked, &tls, &mut sink)) {
+        Ok(Err(fault @ HttpFault::Connect { .. })) if scope.check => {
+            Ok(Done::new(Outcome::Unpredicted, format!("unless an earlier task brings it: {fault}"), []))
+        }
         Ok(answer) => Ok(judge(wanted, &answer.map_err(failed)?, body, only_reads)),
         Err(Unfinished::Stopped(Stopped::Cancelled)) => {
             Ok(Done::new(Outcome::Cancelled, "cancelled", [("reason", "Cancelled".into())]))
@@ -64,11 +67,6 @@ fn perform(wanted: &HttpRequest, scope: &mut Scope<'_>) -> Result<Done, Done> {
         }
         Err(Unfinished::Failed(error)) => Err(Done::failed("Failed", error)),
     }
-}
-
-fn duration(duration: &prost_types::Duration) -> Duration {
-    let seconds = Duration::from_secs(u64::try_from(duration.seconds).unwrap_or(0));
-    seconds + Duration::from_nanos(u64::try_from(duration.nanos).unwrap_or(0))
 }
 
 fn read(wanted: &HttpRequest) -> Result<(Asked, Trust), String> {

@@ -13,11 +13,14 @@ mod host;
 mod http;
 mod machine;
 mod module;
+mod package;
 mod parameters;
 mod print;
 mod service;
 mod sleep;
 mod wait;
+
+use lockstep_apis::v1alpha::Value;
 
 pub use action::{Action, Cancel, Diff, Done, MESSAGE_BYTES, Outcome, Scope, Stream};
 pub use facts::{fact_groups, facts};
@@ -49,6 +52,12 @@ static ACTIONS: &[&dyn Action] = &[
     &machine::MOUNT_MOUNTED,
     &machine::MOUNT_PRESENT,
     &machine::MOUNT_UNMOUNTED,
+    &package::Absent,
+    &package::Held,
+    &package::Installed,
+    &package::Latest,
+    &package::Repository,
+    &package::Upgraded,
     &service::Disabled,
     &service::Enabled,
     &service::Masked,
@@ -71,6 +80,11 @@ pub fn action(name: &str) -> Option<&'static dyn Action> {
 /// All actions, by name.
 pub fn actions() -> impl Iterator<Item = &'static dyn Action> {
     ACTIONS.iter().copied()
+}
+
+/// Does another action's work as a part of one's own.
+fn perform(name: &str, parameters: &Value, scope: &mut Scope<'_>) -> Done {
+    action(name).expect("invariant: it is one of ACTIONS").perform(parameters, scope)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! every fault of every parameter is found here, all at once. Knows no action's meaning.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lockstep_apis::params;
 use lockstep_apis::v1alpha::{Value, value};
@@ -16,6 +17,12 @@ pub(crate) fn decoded<M: Message + Default>(action: &str, parameters: &Value) ->
             violations.iter().map(|found| format!("{}: {}", found.field, found.message)).collect();
         Done::failed("InvalidParameters", faults.join("; "))
     })
+}
+
+/// A duration of a decoded message; its bounds were checked when it was decoded.
+pub(crate) fn duration(duration: &prost_types::Duration) -> Duration {
+    let seconds = Duration::from_secs(u64::try_from(duration.seconds).unwrap_or(0));
+    seconds + Duration::from_nanos(u64::try_from(duration.nanos).unwrap_or(0))
 }
 
 /// Reads the parameters of one task and gathers what is wrong with them.

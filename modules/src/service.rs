@@ -4,6 +4,7 @@
 mod plan;
 mod rooted;
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use lockstep_apis::v1alpha::{
@@ -241,7 +242,7 @@ fn last_line(unit: &Unit, stop: &Stop<'_>, scope: &mut Scope<'_>) -> Option<Stri
             output(Stream::Stderr, bytes);
         }
     };
-    crate::command::run_quietly(&argv, stop, scope.host, &mut reader).ok()?;
+    crate::command::run_with(&argv, const { &BTreeMap::new() }, stop, scope.host, &mut reader).ok()?;
     let printed = String::from_utf8_lossy(&printed);
     printed.lines().rev().find(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned())
 }

@@ -107,9 +107,9 @@ impl Drop for Lab {
     }
 }
 
-/// Makes a tiny package in the folder; `postinst` is a shell script that its installation runs.
-pub fn make_package(folder: &Path, name: &str, version: &str, postinst: &str) -> Result<()> {
-    script_on(folder, "mkdeb", &[name, version], postinst)
+/// Makes a tiny package in the folder; `depends` is what it needs, `postinst` a shell script that its installation runs.
+pub fn make_package(folder: &Path, name: &str, version: &str, depends: &str, postinst: &str) -> Result<()> {
+    script_on(folder, "mkdeb", &[name, version, depends], postinst)
 }
 
 /// Makes the folder a repository of the packages in it; to be done again after each change.

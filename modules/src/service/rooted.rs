@@ -1,6 +1,7 @@
 //! Units of a root folder: nothing runs there, so only what their files say can be looked after. systemctl does it, as
 //! it knows where a unit's links belong.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::plan::{self, Activity, Step, Wanted};
@@ -61,7 +62,7 @@ fn systemctl(verb: &str, wanted: &Wanted, scope: &mut Scope<'_>) -> Result<(Stri
     let stop = Stop { cancel: scope.cancel, deadline, grace: scope.grace };
     let mut printed = Vec::new();
     let mut reader = |_: Stream, bytes: &[u8]| printed.extend_from_slice(bytes);
-    let ended = command::run_quietly(&argv, &stop, scope.host, &mut reader)?;
+    let ended = command::run_with(&argv, const { &BTreeMap::new() }, &stop, scope.host, &mut reader)?;
     if ended.stopped.is_some() {
         return Err(Done::new(Outcome::Cancelled, "cancelled", [("reason", "Cancelled".into())]));
     }

@@ -136,6 +136,9 @@ fn who_is_not_there_or_speaks_no_http_is_named() {
     assert_failed(&ask(format!("http://{garbage}/")), "BadAnswer");
     assert_failed(&ask("http://nowhere.invalid/".into()), "NameNotResolved");
     assert_failed(&ask("ftp://a/".into()), "InvalidParameters");
+    stage.check = true;
+    let done = stage.perform("http.request", [("url", format!("http://{closed}/").into())]);
+    assert_eq!(done.outcome, Outcome::Unpredicted, "an earlier task may start it: {}", done.message);
 }
 
 #[test]
