@@ -25,7 +25,9 @@ impl ConfigSpec {
 
     /// Milliseconds that ended Runs are kept.
     pub fn retained_run_age_ms(&self) -> u64 {
-        or_default_ms(self.retention.as_ref().and_then(|retention| retention.run_age.as_ref()), "Retention", "runAge")
+        const DAY_MS: u64 = 24 * 3_600_000;
+        let given = self.retention.as_ref().map_or(0, |retention| i64::from(retention.run_days));
+        u64::try_from(or_default(given, "Retention", "runDays")).unwrap_or(0).saturating_mul(DAY_MS)
     }
 
     /// Milliseconds that events are kept.
