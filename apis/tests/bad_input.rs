@@ -548,13 +548,6 @@ fn what_comes_later_is_refused_with_a_sentence() {
     check(vec![
         row("even false", book(&format!("trustFacts: false\n{TASKS}")), "NotYet", (3, 3), "spec.trustFacts"),
         row("include", task("include: {path: a}\n  time.sleep: 1s"), "NotYet", (4, 5), "spec.tasks[0].include"),
-        row(
-            "fence",
-            book(&format!("runOptions: {{onNodeLost: AfterFence}}\n{TASKS}")),
-            "NotYet",
-            (3, 28),
-            "spec.runOptions.onNodeLost",
-        ),
         row("check", run("check: true"), "NotYet", (4, 3), "spec.check"),
         row(
             "quota",

@@ -139,7 +139,7 @@ impl Agent {
         let count = folders.len();
         for folder in folders {
             match lockstep_executor::segment::work(&folder) {
-                Ok(work) => Holdings::take_up(&self.holdings, segment::attempt_of(&work)),
+                Ok(work) => Holdings::take_up(&self.holdings, &work),
                 // Its attempt cannot be told, so nobody can be told how it ended; the server will find it forgotten.
                 Err(problem) => tracing::error!(folder = %folder.display(), %problem, "a segment is unreadable"),
             }

@@ -198,6 +198,7 @@ impl ServerRole {
 
         let mut tasks = JoinSet::new();
         let (lease_sender, lease) = watch::channel(None);
+        let sure = presence::SureLease::default();
         let (term_sender, term) = watch::channel(None);
         let (committer, committing) = Committer::new(store.clone());
         let (outbox, telling) = Outbox::new(store.clone(), cache.clone(), source.clone());
@@ -210,6 +211,7 @@ impl ServerRole {
             outbox: outbox.clone(),
             logs: logs.clone(),
             lease: lease.clone(),
+            sure: sure.clone(),
             connections: connections.clone(),
             server_uid: uid.clone(),
             cluster: cluster.clone(),
@@ -249,7 +251,7 @@ impl ServerRole {
         let (following, repairing) = ((cache.clone(), store.clone()), (cache.clone(), store.clone()));
         tasks.spawn(async move { following.0.follow(&*following.1).await });
         tasks.spawn(async move { repairing.0.repair(&*repairing.1).await });
-        tasks.spawn(presence::keep(store.clone(), record.clone(), lease_sender));
+        tasks.spawn(presence::keep(store.clone(), record.clone(), lease_sender, sure.clone()));
         tasks.spawn(election.stand(term_sender));
         tasks.spawn(leader.lead(term.clone()));
         let objects = ObjectsApi::new(store.clone(), cache.clone(), outbox);

@@ -8,6 +8,7 @@
 
 mod claims;
 mod greeting;
+mod renewing;
 mod reports;
 mod session;
 
@@ -24,7 +25,7 @@ use crate::events::Outbox;
 use crate::identity::Role;
 use crate::identity::listener::Connections;
 use crate::logs::LogStore;
-use crate::presence::LeaseWatch;
+use crate::presence::{LeaseWatch, SureLease};
 use crate::sealing::KeyRing;
 use crate::store::Store;
 
@@ -57,6 +58,8 @@ pub struct Parts {
     pub logs: LogStore,
     /// Of this server: sessions are put under it.
     pub lease: LeaseWatch,
+    /// Whether that lease certainly is in the store.
+    pub sure: SureLease,
     /// To cut those of deleted nodes.
     pub connections: Connections,
     /// This server's uid.

@@ -17,13 +17,14 @@ use futures::stream::{self, StreamExt};
 use lockstep_apis::commit::{Commit, Operation, Revision, Term};
 use lockstep_apis::keys::{self, Parsed};
 use lockstep_apis::v1alpha::{EventSeverity, Lock, LockStatus, Run, RunPhase};
+use lockstep_core::fence::Sight;
 use lockstep_core::step::{Step, step};
 use prost::Message;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cache::Cache;
-use crate::clock::now_ms;
+use crate::clock::{boot_ms, now_ms};
 use crate::events::{self, Happening};
 use crate::sealing::KeyRing;
 use crate::store::{Store, StoreError};
@@ -87,13 +88,17 @@ impl Leader {
     /// Steps for ever: at once while there is something to do, else when something changed or is due.
     async fn decide(self: Arc<Self>, term: Term) {
         let mut changed = self.cache.revision();
+        let mut sight = Sight::new();
         loop {
             changed.mark_unchanged();
-            let decided = {
+            let (mut decided, fences) = {
                 let cache = self.cache.read();
-                step(cache.world(), term, now_ms())
+                let now_ms = now_ms();
+                (step(cache.world(), term, now_ms), sight.look(cache.world(), term, boot_ms(), now_ms))
             };
-            let wake_at_ms = decided.wake_at_ms;
+            decided.commits.extend(fences.commits);
+            let fence_at_ms = fences.wake_in_ms.map(|wait_ms| now_ms() + wait_ms);
+            let wake_at_ms = decided.wake_at_ms.into_iter().chain(fence_at_ms).min();
             let idle = decided.commits.is_empty() && decided.admit.is_empty() && decided.status.is_empty();
             if idle {
                 let due = wake_at_ms.map_or(u64::MAX, |at| at.saturating_sub(now_ms()).max(1));

@@ -1,5 +1,5 @@
 //! `lockstepd`, the daemon. `execute` comes first of all: it is started once for each segment of work and needs none
-//! of what a daemon needs.
+//! of what a daemon needs; `guard` likewise.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -35,8 +35,14 @@ enum Command {
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == "execute") {
+    let first = words.next();
+    if first.as_ref().is_some_and(|word| word == "execute") {
         return execute(words);
+    }
+    if first.is_some_and(|word| word == "guard")
+        && let Some(folder) = words.next()
+    {
+        return lockstep_executor::guard::guard(&PathBuf::from(folder));
     }
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,7 +67,7 @@ fn execute(mut words: impl Iterator<Item = OsString>) -> ExitCode {
         eprintln!("lockstepd execute FOLDER [--root FOLDER]");
         return ExitCode::FAILURE;
     };
-    segment::execute(&folder, &segment::Options { root }).into()
+    segment::execute(&folder, &segment::Options { root, ..Default::default() }).into()
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {

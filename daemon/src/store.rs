@@ -21,9 +21,12 @@ use std::time::Duration;
 use futures::Stream;
 use lockstep_apis::commit::{Commit, Entry, LeaseId, Revision};
 use lockstep_apis::keys::Key;
+use lockstep_core::fence;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+
+use crate::clock::boot_ms;
 
 pub mod embedded;
 mod error;
@@ -228,9 +231,46 @@ impl Drop for WatchStream {
 /// Whether a lease is held, and until when that is certain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
-    /// At least until the instant: the last acknowledged renewal was *sent* one time to live before.
-    Until(Instant),
+    /// At least until then: the last acknowledged renewal was *sent* one time to live before.
+    Until(Until),
     Lost,
+}
+
+/// The end of a lease by two clocks of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Until {
+    /// By the one that stands still while the machine sleeps.
+    pub(crate) at: Instant,
+    /// By the one that goes on, less how far it may be off.
+    boot_ms: u64,
+}
+
+impl Until {
+    /// For a renewal that is sent now.
+    pub(crate) fn of(lease: &Lease) -> Self {
+        let ttl_ms = u64::try_from(lease.ttl.as_millis()).unwrap_or(u64::MAX);
+        let sure_ms = ttl_ms - ttl_ms * fence::DRIFT_PER_MILLE / 1000;
+        Self { at: Instant::now() + lease.ttl, boot_ms: boot_ms() + sure_ms }
+    }
+
+    /// For a lease that was granted a moment ago, who knows when: nothing is certain before it is renewed.
+    pub(crate) fn unsure(lease: &Lease) -> Self {
+        Self { at: Instant::now() + lease.ttl, boot_ms: 0 }
+    }
+}
+
+/// Whether a lease certainly is in the store, for who acts on that without writing. Cheap to clone.
+#[derive(Clone)]
+pub struct Sure {
+    lease: LeaseId,
+    held: watch::Receiver<Held>,
+}
+
+impl Sure {
+    /// Whether this lease is in the store now, by a clock that goes on while the machine sleeps.
+    pub fn holds(&self, lease: LeaseId) -> bool {
+        self.lease == lease && matches!(*self.held.borrow(), Held::Until(until) if boot_ms() < until.boot_ms)
+    }
 }
 
 /// A lease that a task renews. Dropping it ends the renewals, not the lease.
@@ -250,6 +290,11 @@ impl KeptLease {
         self.lease
     }
 
+    /// For who must know whether it is held.
+    pub fn sure(&self) -> Sure {
+        Sure { lease: self.lease.id, held: self.held.clone() }
+    }
+
     /// Its name in commits.
     pub fn id(&self) -> LeaseId {
         self.lease.id
@@ -257,7 +302,7 @@ impl KeptLease {
 
     /// Whether the lease is certainly still held. Only a reason to stop early, never a proof for a write: fence that.
     pub fn is_held(&self) -> bool {
-        matches!(*self.held.borrow(), Held::Until(until) if Instant::now() < until)
+        matches!(*self.held.borrow(), Held::Until(until) if Instant::now() < until.at)
     }
 
     /// Returns when the lease is gone, or when no renewal was acknowledged for its time to live so that it may be.

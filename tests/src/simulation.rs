@@ -48,6 +48,8 @@ pub struct Seen {
     pub withdrawn: u64,
     /// Attempts that became Lost.
     pub lost: u64,
+    /// Claimed places that a fence gave free.
+    pub fenced: u64,
     /// Places that an admin gave free.
     pub released: u64,
     /// Reports that came after a verdict.
@@ -76,6 +78,7 @@ impl std::ops::AddAssign for Seen {
         self.delegated += other.delegated;
         self.withdrawn += other.withdrawn;
         self.lost += other.lost;
+        self.fenced += other.fenced;
         self.released += other.released;
         self.late += other.late;
         self.closed += other.closed;

@@ -20,13 +20,14 @@ type Scenario = fn(&Faults, &str) -> Result<()>;
 #[test]
 fn no_fault_breaks_a_promise() -> Result<()> {
     let rig = Faults::up()?;
-    let scenarios: [(&str, Scenario); 6] = [
+    let scenarios: [(&str, Scenario); 7] = [
         ("leader-killed", the_leader_is_killed_in_mid_window),
         ("agent-killed", an_agent_is_killed_in_mid_task),
         ("executor-killed", an_executor_is_killed_in_mid_task),
         ("etcd-member-killed", an_etcd_member_is_killed),
         ("node-cut-off", a_node_is_cut_off_for_30_s_and_healed),
         ("leader-stopped", the_leader_is_stopped_and_continued),
+        ("node-fenced", a_node_is_cut_off_and_the_window_goes_on_after_its_fence),
     ];
     let mut failures = Vec::new();
     for (run, scenario) in scenarios {
@@ -114,7 +115,29 @@ fn the_leader_is_stopped_and_continued(rig: &Faults, run: &str) -> Result<()> {
     rig.wait_for_phase(run, "Succeeded")
 }
 
-/// The cluster, with one book whose tasks leave marks.
+/// Under `onNodeLost: AfterFence`: the node's guard kills its task, and only then another node starts.
+fn a_node_is_cut_off_and_the_window_goes_on_after_its_fence(rig: &Faults, run: &str) -> Result<()> {
+    rig.start_book("fenced", run)?;
+    let mut node = rig.wait_for_a_start(run, 1)?;
+    // Not h1: the admin asks there.
+    let count = if node == "h1" { 2 } else { 1 };
+    node = rig.wait_for_a_start(run, count)?;
+    rig.lab.partition(&node)?;
+    let went_on = rig.wait_for_a_start(run, count + 1);
+    let alive = rig.lab.try_exec(&node, &["pgrep", "-f", "sleep 4242"])?.status.success();
+    rig.lab.heal(&node)?;
+    went_on?;
+    ensure!(!alive, "{node}'s task is alive though another node has its place");
+    // The node is lost, and one may be.
+    rig.wait_for_phase(run, "Failed")?;
+    let described = rig.ctl(&["describe", "run", run])?;
+    ensure!(described.contains(&format!("{node} Lost")), "the node is not Lost:\n{described}");
+    let ends = rig.marks()?.iter().filter(|m| m.run == run && m.word == "end").count();
+    ensure!(ends == 2, "{ends} nodes came to their end, of the two that were heard");
+    Ok(())
+}
+
+/// The cluster, with two books whose tasks leave marks.
 struct Faults {
     rig: Rig,
 }
@@ -130,15 +153,19 @@ impl std::ops::Deref for Faults {
 impl Faults {
     fn up() -> Result<Faults> {
         let rig = Rig::up("faults", "10.78.0", None)?;
-        fs::write(rig.file("book.yaml"), book())?;
+        fs::write(rig.file("book.yaml"), books())?;
         rig.ctl(&["apply", "-f", "/shared/book.yaml"])?;
         Ok(Faults { rig })
     }
 
     fn start(&self, run: &str) -> Result<()> {
+        self.start_book("rolling", run)
+    }
+
+    fn start_book(&self, book: &str, run: &str) -> Result<()> {
         // The former fault must be over: what is promised is to survive one at a time.
         self.settle()?;
-        self.ctl(&["run", "rolling", "--name", run]).map(drop)
+        self.ctl(&["run", book, "--name", run]).map(drop)
     }
 
     /// The node of the n-th start of the run.
@@ -161,7 +188,10 @@ impl Faults {
 
     fn judge(&self, run: &str) -> Result<()> {
         let marks = self.marks()?;
-        intervals::never_more_than(&marks, run, 1, &[])?;
+        // Whoever is lost was fenced: that its task was dead then, the scenario has seen.
+        let described = self.ctl(&["describe", "run", run])?;
+        let lost: Vec<&str> = HOSTS.into_iter().filter(|host| described.contains(&format!("{host} Lost"))).collect();
+        intervals::never_more_than(&marks, run, 1, &lost)?;
         intervals::started_at_most(&marks, run, 1)
     }
 
@@ -175,15 +205,26 @@ impl Faults {
     }
 }
 
-fn book() -> String {
+/// One whose nodes wait for each other whatever happens; and one that goes on without a node that is lost, whose work
+/// takes longer there than anybody waits.
+fn books() -> String {
     let mark = |word: &str| {
         format!("/opt/lockstep/lockstep-mark /shared/marks {word} ${{{{ run.name }}}} ${{{{ node.name }}}} work")
     };
-    format!(
-        "metadata: {{apiVersion: v1alpha, kind: TaskBook, name: rolling, namespace: default}}\n\
-         spec:\n  targets: {{all: true}}\n  runOptions: {{serialize: 1, timeout: 10m}}\n  tasks:\n    \
-         - name: work\n      command.run:\n        shell: \"{} && sleep {TASK_SECONDS} && {}\"\n",
-        mark("start"),
-        mark("end")
-    )
+    let book = |name: &str, options: &str, middle: &str| {
+        format!(
+            "metadata: {{apiVersion: v1alpha, kind: TaskBook, name: {name}, namespace: default}}\n\
+             spec:\n  targets: {{all: true}}\n  runOptions: {{{options}, timeout: 10m}}\n  tasks:\n    \
+             - name: work\n      command.run:\n        shell: \"{} && {middle} && {}\"\n",
+            mark("start"),
+            mark("end")
+        )
+    };
+    let rolling = book("rolling", "serialize: 1", &format!("sleep {TASK_SECONDS}"));
+    // Who is cut off stays at it: its way to the admin's host is looked for.
+    let options = "serialize: {count: 1, maxFailures: 1}, onNodeLost: AfterFence";
+    let hears = "timeout 1 bash -c ': </dev/tcp/10.78.0.1/2379'";
+    let away = format!("for i in 1 2 3 4 5 6 7 8; do {hears} || exec sleep 4242; sleep 0.4; done");
+    let config = "metadata: {apiVersion: v1alpha, kind: Config, name: cluster}\nspec: {runDefaults: {fence: 6s}}\n";
+    [rolling, book("fenced", options, &away), config.to_owned()].join("---\n")
 }

@@ -20,6 +20,9 @@ const SEEDS: u64 = 20_000;
 /// A broken variant that survives so many stories is not caught.
 const SEEDS_PER_VARIANT: u64 = 10_000;
 
+/// Stories in which a stopped guard would be seen if anything depended on it: it is, under `AfterFence`, much earlier.
+const SEEDS_UNDER_WAIT: u64 = 1_000;
+
 #[test]
 fn no_story_breaks_a_promise() {
     let seeds = number("LOCKSTEP_SEEDS").unwrap_or(SEEDS);
@@ -36,6 +39,7 @@ fn no_story_breaks_a_promise() {
         ("delegated attempts", seen.delegated),
         ("withdrawn assignments", seen.withdrawn),
         ("lost attempts", seen.lost),
+        ("fenced places", seen.fenced),
         ("released places", seen.released),
         ("late reports", seen.late),
         ("closed gates", seen.closed),
@@ -135,6 +139,21 @@ fn no_poison_is_caught() {
 #[test]
 fn a_forgotten_failure_in_a_block_is_caught() {
     caught(Variant::LeftForgotten, &[Checker::Blocks]);
+}
+
+/// What the documents say of `AfterFence`: a stopped guard breaks the bound.
+#[test]
+fn stopped_guard_under_after_fence_is_caught() {
+    caught(Variant::GuardStopped, &[Checker::Window, Checker::Turns, Checker::Locks]);
+}
+
+/// And of `Wait`: it depends on no guard and no clock.
+#[test]
+fn stopped_guard_under_wait_breaks_nothing() {
+    for seed in 0..SEEDS_UNDER_WAIT {
+        let faults = play(seed, Variant::GuardStoppedUnderWait).faults;
+        assert!(faults.is_empty(), "{}", objection(seed, &faults));
+    }
 }
 
 /// Plays a broken variant until a checker that should object does; says which one, and after how many stories.

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_apis::v1alpha::{
-    Approval, Config, EarlyEnd, Group, Input, LockRequest, Node, NodeGroup, OnUnreachable, Run, RunOptions, RunSpec,
-    Sealed, Segment, Snapshot, SnapshotNode, Targets, Task, TaskBook, Value, ValueMap, Violation, value::Kind,
+    Approval, Config, EarlyEnd, Group, Input, LockRequest, Node, NodeGroup, OnNodeLost, OnUnreachable, Run, RunOptions,
+    RunSpec, Sealed, Segment, Snapshot, SnapshotNode, Targets, Task, TaskBook, Value, ValueMap, Violation, value::Kind,
 };
 use lockstep_apis::violation::of_field;
 use lockstep_apis::{duration, params};
@@ -32,6 +32,9 @@ pub const RUN_TIMEOUT_MS: u64 = 24 * 3600 * 1000;
 
 /// Default of `grace`, in milliseconds.
 pub const GRACE_MS: u64 = 10_000;
+
+/// Default of `runDefaults.fence`, in milliseconds.
+pub const FENCE_MS: u64 = 60_000;
 
 /// All that an admission depends on.
 #[derive(Clone, Debug)]
@@ -192,6 +195,9 @@ fn describe(snapshot: &mut Snapshot, admission: &Admission<'_>, options: &RunOpt
     let (timeout, grace) = (options.timeout.as_ref(), options.grace.as_ref());
     snapshot.timeout_ms = first(timeout, defaults.and_then(|own| own.timeout.as_ref()), RUN_TIMEOUT_MS);
     snapshot.grace_ms = first(grace, defaults.and_then(|own| own.grace.as_ref()), GRACE_MS);
+    if options.on_node_lost() == OnNodeLost::AfterFence {
+        snapshot.fence_ms = first(None, defaults.and_then(|own| own.fence.as_ref()), FENCE_MS);
+    }
     let created = metadata.created_at.as_ref();
     let created = created.map(|at| u64::try_from(at.seconds).unwrap_or(0) * 1000 + at.nanos as u64 / 1_000_000);
     snapshot.created_ms = created.unwrap_or(admission.now_ms);

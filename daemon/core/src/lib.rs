@@ -8,6 +8,7 @@ pub mod concurrency;
 pub mod context;
 pub mod course;
 pub mod expression;
+pub mod fence;
 pub mod outcome;
 mod outline;
 pub mod parameters;

@@ -10,6 +10,7 @@
 //!   [`forgotten`]: it is offered again, and the agent, which alone knows that no folder is left, reports it as
 //!   interrupted.
 
+mod attaching;
 mod delivery;
 mod entering;
 mod locking;
@@ -29,6 +30,7 @@ use crate::{
     world::{RunState, World},
 };
 
+pub use attaching::{attach, detach};
 pub use delivery::{Delivery, Place, SealedValue, results_of_all, work};
 pub use entering::{Entering, MAX_RUNS_OF_KEY, enter};
 pub use locking::{acquire_lock, clear_lock, lock_holders, release_lock};

@@ -29,9 +29,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_apis::{
     commit::{Commit, Compare, Term},
     keys::{self, Key},
-    v1alpha::{Cursor, Gate, GateReasonType, Waiting},
+    v1alpha::{Cursor, GateReasonType, Waiting},
 };
-use prost::Message;
 
 use crate::world::{Plan, RunState, World};
 
@@ -205,14 +204,19 @@ impl Active<'_> {
         self.run.cursor().is_some_and(|cursor| cursor.granted)
     }
 
-    /// Adds what every move depends on: the cursor as it was seen, and an open gate.
+    /// Adds what every move depends on: the cursor and the open gate as they were seen. Not any open gate: a pause that
+    /// was taken back meanwhile must not let a copy happen that conflicted before, with a ticket that others have now.
     fn guarded(&self, mut commit: Commit) -> Commit {
         commit.compares.extend(self.granted.iter().cloned());
         let commit = match self.run.cursor_revision() {
             Some(revision) => commit.when(Compare::ModRevision(keys::cursor(self.run.uid()), revision)),
             None => commit.when(Compare::Absent(keys::cursor(self.run.uid()))),
         };
-        commit.when(Compare::Value(keys::gate(self.run.uid()), Gate::default().encode_to_vec()))
+        let gate = keys::gate(self.run.uid());
+        commit.when(match self.run.gate() {
+            Some(seen) => Compare::ModRevision(gate, seen.revision),
+            None => Compare::Present(gate),
+        })
     }
 }
 

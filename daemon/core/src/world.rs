@@ -113,6 +113,16 @@ impl World {
         own.map(|((_, name), pick)| (name.clone(), pick.value.nodes.clone())).collect()
     }
 
+    /// The session's record of a node, with its mod revision.
+    pub fn stored_session(&self, node: &str) -> Option<&Stored<Session>> {
+        self.sessions.get(node)
+    }
+
+    /// Attempts that the node may still work on though it was given up: no heartbeat keeps them alive.
+    pub fn fenced(&self, node: &str) -> impl Iterator<Item = &Attempt> {
+        self.outstanding_of(node).filter(|(_, state, _)| state.is_fenced()).map(|(.., attempt)| attempt)
+    }
+
     /// Nodes with a session.
     pub fn sessions(&self) -> impl Iterator<Item = (&str, &Session)> {
         self.sessions.iter().map(|(node, session)| (node.as_str(), &session.value))

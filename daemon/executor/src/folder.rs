@@ -60,7 +60,6 @@ impl Folder {
         Ok(Self::at(path))
     }
 
-    #[cfg(test)]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -80,6 +79,20 @@ impl Folder {
 
     pub(crate) fn cancel(&self) -> PathBuf {
         self.path.join("cancel")
+    }
+
+    /// Made by the guard when it kills what is in progress.
+    pub(crate) fn fenced(&self) -> PathBuf {
+        self.path.join("fenced")
+    }
+
+    /// When what was acknowledged last was sent, by the clock of this boot. `None`: never, or just being written.
+    pub(crate) fn renewed_ms(&self) -> Option<u64> {
+        fs::read_to_string(self.path.join("renewed")).ok()?.strip_suffix('\n')?.parse().ok()
+    }
+
+    pub(crate) fn write_renewed_ms(&self, boot_ms: u64) -> io::Result<()> {
+        fs::write(self.path.join("renewed"), format!("{boot_ms}\n"))
     }
 
     pub(crate) fn write_work(&self, work: &Work) -> io::Result<()> {

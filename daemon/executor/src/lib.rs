@@ -5,6 +5,7 @@
 mod folder;
 pub mod frame;
 mod gate;
+pub mod guard;
 pub mod journal;
 mod leftovers;
 pub mod local;

@@ -164,6 +164,7 @@ pub fn run(
         // Nothing is sent anywhere: results cost only this process's memory.
         results_left: usize::MAX,
         ending: None,
+        fence_token: 0,
     };
     let mut ledger = Events(events);
     let mut course = Course::new(&work.tasks, &work.blocks, &[]);

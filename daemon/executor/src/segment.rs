@@ -151,6 +151,12 @@ pub fn cancel(path: &Path) -> Result<(), SegmentError> {
     Ok(())
 }
 
+/// Says that what was sent at `boot_ms` was acknowledged: the guard counts from then. First before an executor is
+/// started, for work with a fence.
+pub fn renew(path: &Path, boot_ms: u64) -> Result<(), SegmentError> {
+    Folder::at(path).write_renewed_ms(boot_ms).map_err(SegmentError::file("renew", path))
+}
+
 /// Whole chunks of output from byte `from` on, and where the next read goes on. Empty: nothing more is there yet.
 pub fn read_output(path: &Path, from: u64) -> Result<(Vec<OutputChunk>, u64), SegmentError> {
     let mut bytes = Vec::new();

@@ -22,6 +22,9 @@ use crate::{
     tries::{Next, Tries},
 };
 
+/// A number that rises with every assignment of the cluster: for systems that refuse what an earlier holder still sends.
+const FENCE_TOKEN: &str = "LOCKSTEP_FENCE_TOKEN";
+
 /// Where what happens is noted, in this order for each task: intent (if its action is performed), output, done.
 pub(crate) trait Ledger {
     /// The task is about to be performed. On an error it is not.
@@ -44,6 +47,8 @@ pub(crate) struct Segment<'a> {
     pub diff: bool,
     pub context: Context,
     pub masker: Masker,
+    /// What commands see as [`FENCE_TOKEN`]; 0: nothing.
+    pub fence_token: u64,
     pub unsynced: Unsynced,
     /// Bytes of results that the report may still take.
     pub results_left: usize,
@@ -193,12 +198,15 @@ impl Segment<'_> {
             Ok(true) => {}
         }
         // Rendered before the intent: what cannot be rendered was never begun.
-        let given = match Given::render(task, texts, &self.context) {
+        let mut given = match Given::render(task, texts, &self.context) {
             Ok(given) => given,
             Err(error) => return Ok(self.not_evaluated("parameters", &error)),
         };
         if self.ending.as_ref().is_some_and(|ending| ending.left().is_zero()) {
             return Ok(Ended::new(Outcome::Cancelled, "cancelled, and no time of its grace was left"));
+        }
+        if self.fence_token > 0 {
+            given.environment.entry(FENCE_TOKEN.to_owned()).or_insert_with(|| self.fence_token.to_string());
         }
         ledger.intent(task, at_ms)?;
         match lockstep_modules::action(&task.action) {

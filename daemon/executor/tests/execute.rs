@@ -19,8 +19,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[test]
 fn executor_process() {
     if let Some(folder) = std::env::var_os(FOLDER) {
-        let exit = segment::execute(Path::new(&folder), &Options::default());
+        let guard = [std::env::current_exe().unwrap().into(), "guard_process".into(), "--exact".into()];
+        let exit = segment::execute(Path::new(&folder), &Options { root: None, guard: guard.into() });
         std::process::exit(exit as i32);
+    }
+}
+
+/// Not a claim: the body of every guard that those executors start.
+#[test]
+fn guard_process() {
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        let code = lockstep_executor::guard::guard(Path::new(&folder));
+        std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
     }
 }
 
@@ -403,4 +413,79 @@ fn journal_on_a_full_disk_starts_no_task() {
     assert_eq!(status.code(), Some(segment::Exit::JournalFailed as i32));
     assert!(!mark.exists());
     assert!(bench.report(&path).error.contains("journal"), "{:?}", bench.report(&path));
+}
+
+/// A command that notes its process and its fence token and goes on, under a fence of so many milliseconds.
+fn fenced(bench: &Bench, fence_ms: u64) -> (PathBuf, Child, String) {
+    let noted = bench.path("noted");
+    let line = format!("echo $$ $LOCKSTEP_FENCE_TOKEN > {}; exec sleep 300", noted.display());
+    let work = Work { fence_ms, fence_token: 4711, ..work([shell("long", line), shell("last", "true")]) };
+    let path = bench.create("a", &work);
+    segment::renew(&path, lockstep_executor::guard::boot_ms()).unwrap();
+    let executor = start(&path);
+    let noted = until("the task", || fs::read_to_string(&noted).ok().filter(|noted| noted.ends_with('\n')));
+    let (pid, token) = noted.trim().split_once(' ').unwrap();
+    assert_eq!(token, "4711");
+    (path, executor, pid.to_owned())
+}
+
+/// The guards that watch the folder.
+fn guards(path: &Path) -> Vec<u32> {
+    let of = |pid: u32| fs::read(format!("/proc/{pid}/cmdline")).ok();
+    let all = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let text = path.to_str().unwrap().as_bytes();
+    all.filter(|pid| of(*pid).is_some_and(|line| line.split(|byte| *byte == 0).any(|word| word == text))).collect()
+}
+
+#[test]
+fn work_that_is_not_kept_alive_is_killed_and_says_why() {
+    let bench = Bench::new();
+    let (path, mut executor, pid) = fenced(&bench, 3000);
+    let began = lockstep_executor::guard::boot_ms();
+    segment::renew(&path, began).unwrap();
+    assert_eq!(executor.wait().unwrap().signal(), Some(9));
+    assert!(lockstep_executor::guard::boot_ms() >= began + 3000, "before its time");
+    let report = bench.report(&path);
+    assert_eq!(outcomes(&report), [Outcome::Interrupted]);
+    assert!(report.tasks[0].message.contains("fence"), "{}", report.tasks[0].message);
+    assert!(!is_running(&pid));
+    until("the guard's end", || guards(&path).is_empty().then_some(()));
+}
+
+#[test]
+fn guard_kills_what_a_killed_executor_leaves() {
+    let bench = Bench::new();
+    let (path, mut executor, pid) = fenced(&bench, 60_000);
+    executor.kill().unwrap();
+    executor.wait().unwrap();
+    // Without anybody who asks for the status.
+    until("the task's end", || (!is_running(&pid)).then_some(()));
+    until("the guard's end", || guards(&path).is_empty().then_some(()));
+}
+
+#[test]
+fn guard_that_is_killed_is_followed_by_another() {
+    let bench = Bench::new();
+    let (path, mut executor, pid) = fenced(&bench, 60_000);
+    let first = guards(&path);
+    assert_eq!(first.len(), 1);
+    kill("-KILL", first[0]);
+    let next = until("another guard", || guards(&path).into_iter().find(|guard| !first.contains(guard)));
+    assert!(is_running(&pid));
+    executor.kill().unwrap();
+    executor.wait().unwrap();
+    until("the task's end", || (!is_running(&pid)).then_some(()));
+    until("the guard's end", || (!guards(&path).contains(&next)).then_some(()));
+}
+
+#[test]
+fn fence_that_passed_before_the_start_lets_nothing_begin() {
+    let bench = Bench::new();
+    let mark = bench.path("mark");
+    let work = Work { fence_ms: 1000, ..work([shell("one", format!("touch {}", mark.display()))]) };
+    let path = bench.create("a", &work);
+    segment::renew(&path, lockstep_executor::guard::boot_ms() - 1000).unwrap();
+    let _ = start(&path).wait().unwrap();
+    assert_eq!(outcomes(&bench.report(&path)), []);
+    assert!(!mark.exists());
 }

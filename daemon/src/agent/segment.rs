@@ -30,11 +30,20 @@ pub(super) struct Surroundings {
     pub(super) link: watch::Sender<Link>,
 }
 
+impl Surroundings {
+    /// Where an attempt's folder is.
+    pub(super) fn folder_of(&self, attempt: &Attempt) -> PathBuf {
+        self.segments.join(folders::folder_name(&AttemptRef::from(attempt)))
+    }
+}
+
 /// Where an attempt comes from.
 pub(super) enum Origin {
     /// A server granted our claim just now.
     Given {
         work: Box<Work>,
+        /// When the claim was sent, by the clock of this boot: its fence counts from then.
+        sent_boot_ms: u64,
         /// A cancel came before the answer.
         cancelled: bool,
     },
@@ -77,7 +86,7 @@ pub(super) async fn attend(
     origin: Origin,
     inbox: mpsc::Receiver<Word>,
 ) {
-    let folder = surroundings.segments.join(folders::folder_name(&AttemptRef::from(attempt)));
+    let folder = surroundings.folder_of(attempt);
     let mut attendance = Attendance {
         reference: attempt.into(),
         link: surroundings.link.subscribe(),
@@ -95,24 +104,35 @@ pub(super) async fn attend(
             tracing::warn!(attempt = shown(attempt), "a segment was claimed by an earlier agent that left no folder");
             return attendance.deliver(recovery::interrupted_all(&work, now_ms())).await;
         }
-        Origin::Given { work, cancelled } => match make(surroundings, &attendance.folder, work, cancelled).await {
-            Ok(fresh) => fresh,
-            Err(error) => {
-                tracing::error!(attempt = shown(attempt), error, "a segment could not be begun");
-                let at = now_ms();
-                let report = Report { error, started_ms: at, finished_ms: at, ..Report::default() };
-                return attendance.deliver(report).await;
+        Origin::Given { work, sent_boot_ms, cancelled } => {
+            match make(surroundings, &attendance.folder, work, sent_boot_ms, cancelled).await {
+                Ok(fresh) => fresh,
+                Err(error) => {
+                    tracing::error!(attempt = shown(attempt), error, "a segment could not be begun");
+                    let at = now_ms();
+                    let report = Report { error, started_ms: at, finished_ms: at, ..Report::default() };
+                    return attendance.deliver(report).await;
+                }
             }
-        },
+        }
     };
     attendance.see_through(surroundings, fresh).await;
 }
 
 /// Makes the folder, with the claim on the disk. Returns whether it is new.
-async fn make(surroundings: &Surroundings, folder: &Path, work: Box<Work>, cancelled: bool) -> Result<bool, String> {
+async fn make(
+    surroundings: &Surroundings,
+    folder: &Path,
+    work: Box<Work>,
+    sent_boot_ms: u64,
+    cancelled: bool,
+) -> Result<bool, String> {
     let (folder, boot_id) = (folder.to_owned(), surroundings.boot_id.clone());
     let made = tokio::task::spawn_blocking(move || {
         folders::create(&folder, &work, &boot_id)?;
+        if work.fence_ms > 0 {
+            folders::renew(&folder, sent_boot_ms)?;
+        }
         if cancelled { folders::cancel(&folder) } else { Ok(()) }
     });
     match made.await.map_err(|e| e.to_string())? {

@@ -1,6 +1,7 @@
 //! One stream to one server: greets, claims what is offered, and passes on what is said to each segment. Knows the
 //! messages; what they lead to on this machine is in `segment`.
 
+use std::collections::VecDeque;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use lockstep_grpc::agents_client::AgentsClient;
 use lockstep_grpc::peer::is_uid;
 use lockstep_modules::Host;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -23,6 +24,7 @@ use tonic::transport::Channel;
 use super::holdings::Holdings;
 use super::segment::Word;
 use super::{Agent, now_ms, renewal};
+use crate::clock::boot_ms;
 
 /// Where segments send; `None` between sessions.
 pub(super) type Link = Option<mpsc::Sender<AgentMessage>>;
@@ -38,6 +40,12 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Before a claim is asked again whose outcome the server did not know.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// Heartbeats that may be open at once.
+const MAX_HEARTBEATS: usize = 64;
+
+/// So that one that is lost, and a new connection, do not cost the work.
+const HEARTBEATS_IN_A_FENCE: u32 = 6;
 
 /// If the server does not say.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -74,6 +82,33 @@ struct Session {
     outbox: mpsc::Sender<AgentMessage>,
     incoming: Streaming<ServerMessage>,
     heartbeat: Duration,
+    sent: Heartbeats,
+}
+
+/// Heartbeats that were sent and not acknowledged, with when by the clock of this boot.
+#[derive(Default)]
+struct Heartbeats {
+    last: u64,
+    open: VecDeque<(u64, u64)>,
+}
+
+impl Heartbeats {
+    /// One is sent now. Returns its number.
+    fn send(&mut self) -> u64 {
+        self.last += 1;
+        self.open.push_back((self.last, boot_ms()));
+        // A server that acknowledges none of so many does not begin to.
+        if self.open.len() > MAX_HEARTBEATS {
+            self.open.pop_front();
+        }
+        self.last
+    }
+
+    /// When the one was sent that is acknowledged; those before it are settled, too.
+    fn acknowledge(&mut self, number: u64) -> Option<u64> {
+        let at = self.open.iter().position(|(open, _)| *open == number)?;
+        self.open.drain(..=at).next_back().map(|(_, sent_ms)| sent_ms)
+    }
 }
 
 /// Greets and waits to be welcome. From then on segments have a link.
@@ -96,10 +131,10 @@ async fn open(agent: &mut Agent, channel: Channel, address: &str) -> Result<Sess
     let heartbeat = greet_back(agent, &welcome)?;
     tracing::info!(%address, server = welcome.server_uid, "attached to a server");
     agent.link.send_replace(Some(outbox.clone()));
-    for attempt in agent.holdings.asked() {
+    for attempt in agent.holdings.ask_again() {
         claim(&outbox, &attempt).await;
     }
-    Ok(Session { outbox, incoming, heartbeat })
+    Ok(Session { outbox, incoming, heartbeat, sent: Heartbeats::default() })
 }
 
 async fn hello(agent: &Agent, address: &str) -> Hello {
@@ -120,6 +155,7 @@ async fn hello(agent: &Agent, address: &str) -> Hello {
         holding: agent.holdings.held().iter().map(AttemptRef::from).collect(),
         incarnation: agent.membership.incarnation,
         cluster_id: agent.membership.cluster_id.clone(),
+        boot_ms: boot_ms(),
     }
 }
 
@@ -155,18 +191,23 @@ impl Session {
     /// Goes on until something breaks (the error), or the certificate was renewed.
     async fn run(&mut self, agent: &mut Agent, channel: Channel) -> Result<(), String> {
         let uid = agent.uid().to_owned();
-        let mut heartbeat = ticking(self.heartbeat);
+        let mut beaten = Instant::now();
         let mut renewal_look = ticking(RENEWAL_LOOK);
         loop {
+            let next_beat = beaten + self.period(&agent.holdings);
             tokio::select! {
                 message = self.incoming.message() => {
                     let message = message.map_err(|status| status.message().to_owned())?;
                     let message = message.ok_or("the server ended it")?;
                     if let Some(changed) = self.hear(&agent.holdings, &uid, message).await {
-                        heartbeat = ticking(changed);
+                        self.heartbeat = changed;
                     }
                 }
-                _ = heartbeat.tick() => self.send(Message::Heartbeat(Heartbeat {})).await?,
+                () = sleep_until(next_beat) => {
+                    beaten = Instant::now();
+                    let number = self.sent.send();
+                    self.send(Message::Heartbeat(Heartbeat { number })).await?;
+                }
                 _ = renewal_look.tick(), if renewal::is_due(&agent.credentials, now_ms()) => {
                     let path = agent.settings.node_credentials();
                     match renewal::renew(&agent.credentials, channel.clone(), &path).await {
@@ -179,6 +220,11 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Between heartbeats: several in each fence of what is held.
+    fn period(&self, holdings: &Holdings) -> Duration {
+        holdings.fence().map_or(self.heartbeat, |fence| self.heartbeat.min(fence / HEARTBEATS_IN_A_FENCE))
     }
 
     async fn send(&self, message: Message) -> Result<(), String> {
@@ -204,6 +250,12 @@ impl Session {
             }
             Heard::Cancel(cancel) => holdings.tell(&ours(cancel.attempt, uid)?, Word::Cancel).await,
             Heard::Settings(settings) => return heartbeat_of(&settings),
+            Heard::Heartbeat(answer) => {
+                if let Some(sent_ms) = self.sent.acknowledge(answer.number) {
+                    let fenced: Vec<Attempt> = answer.fenced.iter().map(Attempt::from).collect();
+                    holdings.renew(sent_ms, &fenced);
+                }
+            }
             // No Events are sent yet, so none are answered; a second welcome says nothing new.
             Heard::Events(_) | Heard::Welcome(_) => {}
         }

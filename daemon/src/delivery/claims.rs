@@ -48,9 +48,12 @@ impl Delivery {
     async fn judge_claim(&self, session: &Session, attempt: &Attempt) -> Outcome {
         let claim = Claim { instance: session.instance.clone(), boot_id: session.boot_id.clone(), at_ms: now_ms() };
         for turn in 0..ATTEMPTS {
+            let recorded = self.recorded(session);
             let judged = protocol::answer_claim(self.parts.cache.read().world(), attempt, &claim);
             match judged {
-                ClaimAnswer::Granted => return self.work(attempt),
+                ClaimAnswer::Granted if self.may_begin(&recorded, attempt) => return self.work(attempt),
+                // The session is not recorded yet, or its server's lease is in doubt.
+                ClaimAnswer::Granted => return Outcome::Again,
                 ClaimAnswer::Forgotten => {
                     let delivery = protocol::work(self.parts.cache.read().world(), attempt);
                     return delivery.map_or(Outcome::Again, |delivery| Outcome::Forgotten(Box::new(delivery.work)));

@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockstep_apis::commit::{Commit, Compare};
-use lockstep_apis::keys::{self, Attempt};
+use lockstep_apis::commit::{Commit, Compare, LeaseId};
+use lockstep_apis::keys::Attempt;
 use lockstep_apis::v1alpha::{
     EventSeverity, Hello, Node, NodeStatus, Object, Session as Record, Value, Welcome, server_message,
 };
 use lockstep_apis::{duration, timestamp};
 use lockstep_core::{protocol, recovery};
-use prost::Message;
 
 use super::Delivery;
 use super::session::{Session, locked};
@@ -28,6 +27,13 @@ const ATTEMPTS: u32 = 5;
 
 /// Between attempts while the store does not answer.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Whether a session that could not be recorded may be later.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Retry {
+    Later,
+    Never,
+}
 
 impl Delivery {
     /// Refuses agents of another cluster, and agents that have seen a newer store than ours.
@@ -91,10 +97,14 @@ impl Delivery {
             seen(status);
             let last_seen = status.last_seen_at.as_ref().map_or(0, timestamp::to_ms);
             let changed = *status != before || session.since_ms.abs_diff(last_seen) > SEEN_AGAIN_MS;
-            let Some(commit) = self.record_commit(session) else { return false };
+            let (lease, commit) = match self.record_commit(session) {
+                Ok(both) => both,
+                Err(retry) => return retry == Retry::Never,
+            };
             let commit = if changed { with_status(commit, node, revision, session.since_ms) } else { commit };
             match self.parts.committer.commit(commit).await {
-                Ok(_) => {
+                Ok(revision) => {
+                    *locked(&session.recorded) = Some((lease, revision));
                     self.tell(session, "node/connected", EventSeverity::Info, "connected");
                     return true;
                 }
@@ -114,25 +124,43 @@ impl Delivery {
 
     /// Writes the session's record alone, under the lease of now.
     pub(super) async fn record(&self, session: &Session) {
-        let Some(commit) = self.record_commit(session) else { return };
-        if let Err(problem) = self.parts.committer.commit(commit).await {
-            tracing::warn!(node = session.name, %problem, "a session was not recorded");
+        for _ in 0..ATTEMPTS {
+            let Ok((lease, commit)) = self.record_commit(session) else { return };
+            match self.parts.committer.commit(commit).await {
+                Ok(revision) => {
+                    *locked(&session.recorded) = Some((lease, revision));
+                    return;
+                }
+                Err(StoreError::Conflict) => {
+                    if self.parts.cache.catch_up(&*self.parts.store).await.is_err() {
+                        return;
+                    }
+                }
+                Err(problem) => return tracing::warn!(node = session.name, %problem, "a session was not recorded"),
+            }
         }
     }
 
-    fn record_commit(&self, session: &Session) -> Option<Commit> {
-        let lease = (*self.parts.lease.borrow())?;
-        Some(Commit::new().put_leased(keys::session(&session.node), self.value_of(session), lease))
+    /// The commit of a session's record, and the lease that it is under. The error says whether to try again: there is no
+    /// lease, or the node has opened another stream since; then this one is closed.
+    fn record_commit(&self, session: &Session) -> Result<(LeaseId, Commit), Retry> {
+        let lease = (*self.parts.lease.borrow()).ok_or(Retry::Later)?;
+        let commit = protocol::attach(self.parts.cache.read().world(), &session.node, &self.record_of(session), lease);
+        let Some(commit) = commit else {
+            session.close("the agent attached to another server");
+            return Err(Retry::Never);
+        };
+        Ok((lease, commit))
     }
 
-    fn value_of(&self, session: &Session) -> Vec<u8> {
+    fn record_of(&self, session: &Session) -> Record {
         Record {
             server_uid: self.parts.server_uid.clone(),
             since_ms: session.since_ms,
             boot_id: session.boot_id.clone(),
             instance: session.instance.clone(),
+            attached_boot_ms: session.attached_boot_ms,
         }
-        .encode_to_vec()
     }
 
     fn node(&self, uid: &str) -> Option<(Node, u64)> {
@@ -181,9 +209,9 @@ impl Delivery {
 
     /// The stream is over: unless the node is attached again, here or elsewhere, its record goes.
     pub(super) async fn farewell(&self, session: &Session, reason: &str) {
-        let key = keys::session(&session.node);
+        *locked(&session.recorded) = None;
         // A record that says something else is another session's.
-        let commit = Commit::new().when(Compare::Value(key.clone(), self.value_of(session))).delete(key);
+        let commit = protocol::detach(&session.node, &self.record_of(session));
         match self.parts.committer.commit(commit).await {
             Ok(_) => self.tell(session, "node/disconnected", EventSeverity::Info, &format!("disconnected: {reason}")),
             Err(StoreError::Conflict) => {}

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use lockstep_apis::commit::{LeaseId, Revision};
 use lockstep_apis::keys::Attempt;
 use lockstep_apis::v1alpha::{
     AgentMessage, AttemptRef, EventsAnswer, Hello, OutputAnswer, OutputRequest, ServerMessage, agent_message,
@@ -50,6 +51,10 @@ pub(super) struct Session {
     pub(super) boot_id: String,
     /// When it was attached.
     pub(super) since_ms: u64,
+    /// The same by the clock of the machine's boot.
+    pub(super) attached_boot_ms: u64,
+    /// The lease under which its record was written, and at which revision.
+    pub(super) recorded: Mutex<Option<(LeaseId, Revision)>>,
     /// What it said that it holds, and was given since.
     pub(super) holding: Mutex<BTreeSet<Attempt>>,
     sender: mpsc::Sender<Box<ServerMessage>>,
@@ -134,6 +139,8 @@ pub async fn attach(
         instance: hello.instance.clone(),
         boot_id: hello.boot_id.clone(),
         since_ms: now_ms(),
+        attached_boot_ms: hello.boot_ms,
+        recorded: Mutex::default(),
         holding: Mutex::new(hello.holding.iter().map(Attempt::from).collect()),
         sender,
         sent: Mutex::default(),
@@ -183,7 +190,8 @@ async fn read(delivery: &Arc<Delivery>, session: &Arc<Session>, mut incoming: St
         };
         session.heard_ms.store(now_ms(), Ordering::Relaxed);
         match message {
-            None | Some(agent_message::Message::Heartbeat(_)) => {}
+            None => {}
+            Some(agent_message::Message::Heartbeat(heartbeat)) => delivery.acknowledge(session, heartbeat.number),
             Some(agent_message::Message::Hello(_)) => return "a second Hello".into(),
             // In order: the numbers of one attempt follow each other.
             Some(agent_message::Message::Output(output)) => delivery.keep_output(session, output).await,

@@ -28,7 +28,8 @@ use self::reads::ReadError;
 use self::tables::FileError;
 use self::writer::{Answer, Request, Writer};
 use super::{
-    Committed, Found, Held, KeptLease, Lease, Page, Pending, Range, Refusal, Store, StoreError, WatchEvent, WatchStream,
+    Committed, Found, Held, KeptLease, Lease, Page, Pending, Range, Refusal, Store, StoreError, Until, WatchEvent,
+    WatchStream,
 };
 
 mod history;
@@ -211,13 +212,18 @@ impl Store for Embedded {
 
     fn keep_alive(&self, lease: Lease) -> KeptLease {
         let leases = self.leases.clone();
-        let first = leases.renew(lease.id).map_or(Held::Lost, Held::Until);
+        // Ours and the store's clock are one; asked first, it says no more than the store will.
+        let renew = move || {
+            let until = Until::of(&lease);
+            leases.renew(lease.id).map_or(Held::Lost, |_| Held::Until(until))
+        };
+        let first = renew();
         let (teller, held) = watch::channel(first);
         let task = tokio::spawn(async move {
             let mut state = first;
             while state != Held::Lost {
                 tokio::time::sleep(lease.ttl / 3).await;
-                state = leases.renew(lease.id).map_or(Held::Lost, Held::Until);
+                state = renew();
                 teller.send_replace(state);
             }
         });

@@ -14,12 +14,13 @@ use etcd_client::{
 use lockstep_apis::commit::{Commit, Compare, LeaseId, Operation, Revision};
 use lockstep_apis::keys::Key;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
 
 use self::keyspace::Keyspace;
 use self::members::Members;
 use self::watching::Watching;
-use super::{Committed, Found, Held, KeptLease, Lease, Page, Pending, Range, Refusal, Store, StoreError, WatchStream};
+use super::{
+    Committed, Found, Held, KeptLease, Lease, Page, Pending, Range, Refusal, Store, StoreError, Until, WatchStream,
+};
 
 mod fault;
 mod keeping;
@@ -252,7 +253,7 @@ impl Store for Etcd {
     }
 
     fn keep_alive(&self, lease: Lease) -> KeptLease {
-        let (teller, held) = watch::channel(Held::Until(Instant::now() + lease.ttl));
+        let (teller, held) = watch::channel(Held::Until(Until::unsure(&lease)));
         let task = tokio::spawn(keeping::keep(self.members.clone(), lease, teller));
         KeptLease::new(lease, held, task.abort_handle())
     }

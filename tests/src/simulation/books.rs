@@ -17,6 +17,8 @@ pub(crate) struct Book {
     pub(crate) created_ms: u64,
     /// How likely a task fails, in a thousand.
     fails: u64,
+    /// Some tasks take longer than any fence.
+    is_long: bool,
     seed: u64,
     pub(crate) guards: Vec<Guard>,
 }
@@ -80,6 +82,9 @@ impl Book {
         let concurrency = random.chance(400).then(|| random_key(random));
         snapshot.concurrency_key = concurrency.as_ref().map(|own| own.key.clone()).unwrap_or_default();
         let spec = RunSpec { priority: snapshot.priority, concurrency, ..Default::default() };
+        if random.chance(250) {
+            snapshot.fence_ms = random.between(500, 2000);
+        }
         let metadata = Metadata {
             name: snapshot.run_name.clone(),
             namespace: snapshot.namespace.clone(),
@@ -87,6 +92,7 @@ impl Book {
             ..Default::default()
         };
         Book {
+            is_long: snapshot.fence_ms > 0,
             run: Run { metadata: Some(metadata), spec: Some(spec), status: None },
             snapshot,
             created_ms,
@@ -109,7 +115,21 @@ impl Book {
             true => Outcome::Failed,
             false => *random.pick(&[Outcome::Ok, Outcome::Changed]),
         };
-        (outcome, if random.chance(250) { random.between(300, 2500) } else { random.between(5, 200) })
+        // Longer than a fence, for those that are to be cut by one.
+        let takes_ms = match random.between(0, 99) {
+            0..=34 if self.is_long => random.between(6_000, 20_000),
+            0..=24 => random.between(300, 2500),
+            _ => random.between(5, 200),
+        };
+        (outcome, takes_ms)
+    }
+
+    /// Makes it one that goes on without nodes that are away: once they are fenced; with 0 once they are back.
+    pub(crate) fn set_fence(&mut self, fence_ms: u64) {
+        self.snapshot.fence_ms = fence_ms;
+        self.snapshot.timeout_ms = 90_000;
+        self.snapshot.groups.iter_mut().for_each(|group| group.max_failures = 6);
+        self.is_long = true;
     }
 }
 

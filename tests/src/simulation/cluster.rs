@@ -5,6 +5,7 @@ mod deciding;
 mod faults;
 mod nodes;
 mod serving;
+mod sessions;
 
 use std::{
     cmp::Reverse,
@@ -12,11 +13,14 @@ use std::{
 };
 
 use lockstep_apis::{
-    commit::{Commit, Revision},
+    commit::{Commit, LeaseId, Revision},
     keys::{self, Attempt},
     v1alpha::{Outcome, Report, Work},
 };
-use lockstep_core::protocol::{self, Entering};
+use lockstep_core::{
+    fence,
+    protocol::{self, Entering},
+};
 use prost::Message;
 
 use super::{books::Book, machine::Machine, random::Random, server::Server, store::Store, variant::Variant};
@@ -45,6 +49,12 @@ pub(crate) enum Event {
     AgentTick(usize, u64),
     Beat(usize, Attempt, u64, Beat),
     ChildEnds(usize, Attempt, u64),
+    /// The guard of an executor looks.
+    Guard(usize, Attempt, u64),
+    /// A server renews its lease, and looks for silent streams.
+    LeaseKeep(usize, u64),
+    /// A server's lease ends, unless it was renewed.
+    LeaseEnd(LeaseId),
     Create(usize),
     ServerUp(usize),
     MachineUp(usize),
@@ -69,7 +79,10 @@ pub(crate) enum Beat {
 /// From an agent.
 #[derive(Clone, Debug)]
 pub(crate) enum Up {
-    Hello(Vec<Attempt>),
+    /// The stream, and what is held.
+    Hello(u64, Vec<Attempt>),
+    /// The stream, and when it was sent.
+    Heartbeat(u64, u64),
     Claim(Attempt),
     Report(Attempt, Report),
 }
@@ -78,7 +91,10 @@ pub(crate) enum Up {
 #[derive(Clone, Debug)]
 pub(crate) enum Down {
     Offer(Attempt),
-    Work(Attempt, Box<Work>),
+    /// With the stream that it was asked over.
+    Work(Attempt, Box<Work>, u64),
+    /// The stream, when the heartbeat was sent, and what it does not keep alive.
+    Acknowledged(u64, u64, Vec<Attempt>),
     Forgotten(Attempt, Box<Work>),
     Refused(Attempt),
     Stored(Attempt),
@@ -103,6 +119,8 @@ pub(crate) enum Purpose {
     Decide,
     Claim(usize, u64, Attempt),
     Report(usize, u64, Attempt),
+    /// The record of a node's stream, under a lease.
+    Session(usize, u64, LeaseId),
     Admin,
     Create(usize),
 }
@@ -142,12 +160,16 @@ pub(crate) struct Cluster {
     pub(crate) store: Store,
     /// (server, create revision of the leader key, when it expires)
     lease: Option<(usize, Revision, u64)>,
+    /// When the servers' leases end.
+    leases: BTreeMap<LeaseId, u64>,
     pub(crate) servers: Vec<Server>,
     pub(crate) machines: Vec<Machine>,
     pub(crate) books: Vec<Book>,
     pub(crate) executions: Vec<Execution>,
     /// Runs that were refused, or joined to others.
     pub(crate) refused: BTreeSet<usize>,
+    /// Nodes are away, and tasks go on, for longer than a fence takes.
+    pub(crate) is_long: bool,
     /// While true, things break.
     pub(crate) faults: bool,
     pub(crate) healed_ms: u64,
@@ -169,7 +191,16 @@ impl Cluster {
         let mut dice = Random::new(!seed);
         let mut dice = dice.chance(300).then_some(dice);
         let books = (0..runs).map(|at| Book::random(&mut random, dice.as_mut(), at, nodes, START_MS));
-        let books: Vec<Book> = books.collect();
+        let mut books: Vec<Book> = books.collect();
+        let fence_ms = random.chance(200).then(|| random.between(500, 2000));
+        let fence_ms = variant.fence_ms().or(fence_ms);
+        if let Some(fence_ms) = fence_ms {
+            books.iter_mut().for_each(|book| book.set_fence(fence_ms));
+        }
+        let drift = fence::DRIFT_PER_MILLE;
+        let mut drift = || random.between(0, 2 * drift) as i64 - drift as i64;
+        let servers: Vec<Server> = (0..servers).map(|_| Server::new(drift())).collect();
+        let machines: Vec<Machine> = (0..nodes).map(|_| Machine::new(drift())).collect();
         let mut cluster = Cluster {
             random,
             variant,
@@ -179,11 +210,13 @@ impl Cluster {
             sequence: 0,
             store: Store::default(),
             lease: None,
-            servers: (0..servers).map(|_| Server::new()).collect(),
-            machines: (0..nodes).map(|_| Machine::new()).collect(),
+            leases: BTreeMap::new(),
+            servers,
+            machines,
             books,
             executions: Vec::new(),
             refused: BTreeSet::new(),
+            is_long: fence_ms.is_some(),
             faults: true,
             healed_ms: 0,
             next_id: 1,
@@ -196,6 +229,7 @@ impl Cluster {
     fn begin(&mut self) {
         for server in 0..self.servers.len() {
             self.poll_after(server, 1);
+            self.after(1, Event::LeaseKeep(server, 0));
         }
         for node in 0..self.machines.len() {
             self.after(1 + node as u64, Event::AgentUp(node));
@@ -206,7 +240,8 @@ impl Cluster {
         }
         self.after(100, Event::Fault);
         self.after(700, Event::Admin);
-        let heal = self.random.between(3_000, 16_000);
+        let (least, most) = if self.is_long { (15_000, 35_000) } else { (3_000, 16_000) };
+        let heal = self.random.between(least, most);
         self.after(heal, Event::Heal);
     }
 
@@ -256,6 +291,9 @@ impl Cluster {
             Event::AgentTick(node, instance) => self.agent_tick(node, instance),
             Event::Beat(node, attempt, executor, beat) => self.beat(node, &attempt, executor, beat),
             Event::ChildEnds(node, attempt, child) => self.child_ends(node, &attempt, child),
+            Event::Guard(node, attempt, executor) => self.guard(node, &attempt, executor),
+            Event::LeaseKeep(server, epoch) => self.keep_lease(server, epoch),
+            Event::LeaseEnd(lease) => self.end_lease(lease),
             Event::Create(book) => self.create(book),
             Event::ServerUp(server) => self.server_up(server),
             Event::MachineUp(node) => self.machine_up(node),
@@ -270,9 +308,10 @@ impl Cluster {
     /// Until when a stopped process does nothing.
     fn deferred(&self, event: &Event) -> Option<u64> {
         let until = match event {
-            Event::Poll(server, _) | Event::KeepAlive(server, _) | Event::ToServer(server, ..) => {
-                self.servers[*server].paused_until
-            }
+            Event::Poll(server, _)
+            | Event::KeepAlive(server, _)
+            | Event::LeaseKeep(server, _)
+            | Event::ToServer(server, ..) => self.servers[*server].paused_until,
             Event::Answer(request, _) => self.servers[request.server].paused_until,
             Event::Beat(node, attempt, id, _) => {
                 let executor = self.machines[*node].executors.get(attempt).filter(|executor| executor.id == *id);

@@ -13,7 +13,7 @@ use lockstep_apis::{
 
 use lockstep_core::course::Course;
 
-use super::random::Random;
+use super::{cluster::START_MS, random::Random};
 
 /// A segment's folder.
 #[derive(Clone, Debug)]
@@ -23,6 +23,10 @@ pub(crate) struct Folder {
     /// So many records survive a crash of the machine; of the others some may.
     pub(crate) synced: usize,
     pub(crate) cancelled: bool,
+    /// When what was acknowledged last was sent, by the machine's clock.
+    pub(crate) renewed_ms: u64,
+    /// The guard killed what was in progress.
+    pub(crate) fenced: bool,
 }
 
 /// A process that does a segment.
@@ -46,8 +50,10 @@ pub(crate) struct Agent {
     pub(crate) instance: u64,
     /// The server it is connected to, and that server's epoch.
     pub(crate) server: Option<(usize, u64)>,
-    /// Attempts that it asked for.
-    pub(crate) pending: BTreeSet<Attempt>,
+    /// When it opened its stream to it, by the machine's clock: names the stream.
+    pub(crate) stream: u64,
+    /// Attempts that it asked for, and when in this stream first.
+    pub(crate) pending: BTreeMap<Attempt, u64>,
     /// Attempts that it was given, or that it knows to be over; never asked for again.
     pub(crate) taken: BTreeSet<Attempt>,
 }
@@ -58,6 +64,8 @@ pub(crate) struct Machine {
     /// Never comes back.
     pub(crate) gone: bool,
     pub(crate) boot: u64,
+    /// How much too fast its clock is.
+    pub(crate) drift_per_mille: i64,
     pub(crate) cut_until: u64,
     pub(crate) agent: Option<Agent>,
     pub(crate) disk: BTreeMap<Attempt, Folder>,
@@ -66,8 +74,9 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(drift_per_mille: i64) -> Self {
         Machine {
+            drift_per_mille,
             up: true,
             gone: false,
             boot: 1,
@@ -83,11 +92,19 @@ impl Machine {
         format!("boot{}", self.boot)
     }
 
-    /// Makes the folder of a granted claim, with the claim synced.
-    pub(crate) fn make_folder(&mut self, attempt: &Attempt, work: Work) {
+    /// Its clock since boot. That reboots do not set it back changes nothing: what counts by it ends with the boot.
+    pub(crate) fn boot_ms(&self, now_ms: u64) -> u64 {
+        drifted(now_ms, self.drift_per_mille)
+    }
+
+    /// Makes the folder of a granted claim, with the claim synced; the claim was sent at `sent_ms`.
+    pub(crate) fn make_folder(&mut self, attempt: &Attempt, work: Work, sent_ms: u64) {
         let claim = JournalClaim { run_uid: attempt.run.clone(), boot_id: self.boot_id(), ..Default::default() };
         let records = vec![JournalRecord { record: Some(Record::Claim(claim)) }];
-        self.disk.insert(attempt.clone(), Folder { work, records, synced: 1, cancelled: false });
+        self.disk.insert(
+            attempt.clone(),
+            Folder { work, records, synced: 1, cancelled: false, renewed_ms: sent_ms, fenced: false },
+        );
     }
 
     /// The power goes: processes are gone, and of what was not synced any part that was written last.
@@ -102,6 +119,11 @@ impl Machine {
         }
         std::mem::take(&mut self.children).into_iter().collect()
     }
+}
+
+/// What a clock says that began with the true time and is too fast.
+pub(crate) fn drifted(now_ms: u64, drift_per_mille: i64) -> u64 {
+    now_ms.saturating_add_signed((now_ms as i64 - START_MS as i64) * drift_per_mille / 1000)
 }
 
 impl Folder {

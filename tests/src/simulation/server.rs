@@ -4,14 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_apis::{
-    commit::{Commit, Entry, Operation, Revision, Term},
+    commit::{Commit, Entry, LeaseId, Operation, Revision, Term},
     keys::{self, Attempt, AttemptKey, Parsed},
-    v1alpha::{Verdict, VerdictType},
+    v1alpha::{Session, Verdict, VerdictType},
 };
-use lockstep_core::world::World;
+use lockstep_core::{fence::Sight, world::World};
 use prost::Message;
 
 use super::{
+    machine::drifted,
     store::{Change, Committed, Store},
     variant::Variant,
 };
@@ -21,6 +22,13 @@ use super::{
 pub(crate) struct Stream {
     pub(crate) instance: u64,
     pub(crate) holding: BTreeSet<Attempt>,
+    /// Its record.
+    pub(crate) session: Session,
+    /// The lease under which that was written, and the revision.
+    pub(crate) recorded: Option<(LeaseId, Revision)>,
+    /// Being written.
+    pub(crate) recording: bool,
+    pub(crate) heard_ms: u64,
 }
 
 pub(crate) struct Server {
@@ -34,6 +42,12 @@ pub(crate) struct Server {
     pub(crate) paused_until: u64,
     /// Wall clock less the true time.
     pub(crate) clock_ms: i64,
+    /// How much too fast its steady clock is.
+    pub(crate) drift_per_mille: i64,
+    pub(crate) lease: Option<LeaseId>,
+    /// Until when that certainly is in the store, by the steady clock.
+    pub(crate) sure_until_ms: u64,
+    pub(crate) sight: Sight,
     pub(crate) streams: BTreeMap<usize, Stream>,
     pub(crate) term: Option<Term>,
     pub(crate) electing: bool,
@@ -44,8 +58,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(drift_per_mille: i64) -> Self {
         Server {
+            drift_per_mille,
+            lease: None,
+            sure_until_ms: 0,
+            sight: Sight::new(),
             up: true,
             epoch: 0,
             world: World::new(),
@@ -66,9 +84,20 @@ impl Server {
         self.world.revision() < self.behind && variant != Variant::StepDespiteDoubt
     }
 
+    /// A clock that does not jump.
+    pub(crate) fn steady_ms(&self, now_ms: u64) -> u64 {
+        drifted(now_ms, self.drift_per_mille)
+    }
+
+    /// Whether the node's stream has a record, under the present lease, with all before it known here.
+    pub(crate) fn has_recorded(&self, node: usize) -> bool {
+        let recorded = self.streams.get(&node).and_then(|stream| stream.recorded);
+        recorded.is_some_and(|(lease, at)| self.lease == Some(lease) && at <= self.world.revision())
+    }
+
     /// A new process: nothing is remembered; the store is listed.
     pub(crate) fn start(&mut self, store: &Store, variant: Variant) {
-        *self = Server { epoch: self.epoch + 1, clock_ms: self.clock_ms, ..Server::new() };
+        *self = Server { epoch: self.epoch + 1, clock_ms: self.clock_ms, ..Server::new(self.drift_per_mille) };
         for entry in store.entries() {
             self.fold_entry(entry, variant);
         }

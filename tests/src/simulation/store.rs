@@ -1,10 +1,10 @@
-//! A linearizable store in memory with its whole history, as the contract of `lockstep_apis::commit` says. Leases are
-//! reduced to the one that elections need.
+//! A linearizable store in memory with its whole history, as the contract of `lockstep_apis::commit` says. When a lease
+//! ends is the cluster's to say; the leader's key is under one of its own.
 
 use std::collections::BTreeMap;
 
 use lockstep_apis::{
-    commit::{Commit, Compare, Entry, Operation, Revision},
+    commit::{Commit, Compare, Entry, LeaseId, Operation, Revision},
     keys::{self, Key},
 };
 
@@ -28,6 +28,8 @@ pub(crate) enum Change {
 #[derive(Default)]
 pub(crate) struct Store {
     entries: BTreeMap<Key, Entry>,
+    /// Keys that go with a lease.
+    leased: BTreeMap<Key, LeaseId>,
     pub(crate) revision: Revision,
     pub(crate) history: Vec<Committed>,
 }
@@ -62,7 +64,13 @@ impl Store {
         let mut changes = Vec::new();
         for operation in &commit.operations {
             match operation {
-                Operation::Put { key, value, .. } => changes.push(self.put(key, value)),
+                Operation::Put { key, value, lease } => {
+                    changes.push(self.put(key, value));
+                    match lease {
+                        Some(lease) => drop(self.leased.insert(key.clone(), *lease)),
+                        None => drop(self.leased.remove(key)),
+                    }
+                }
                 Operation::Delete(key) => changes.extend(self.delete(key)),
                 Operation::DeletePrefix(prefix) => {
                     let under = |key: &&Key| key.as_str().starts_with(prefix.as_str());
@@ -80,6 +88,14 @@ impl Store {
         self.commit(&Commit::new().delete(keys::leader()), None, at_ms);
     }
 
+    /// A lease ran out. Whether anything was under it.
+    pub(crate) fn expire(&mut self, lease: LeaseId, at_ms: u64) -> bool {
+        let keys: Vec<Key> =
+            self.leased.iter().filter(|(_, under)| **under == lease).map(|(key, _)| key.clone()).collect();
+        let commit = keys.iter().fold(Commit::new(), |commit, key| commit.delete(key.clone()));
+        !keys.is_empty() && self.commit(&commit, None, at_ms).is_some()
+    }
+
     fn put(&mut self, key: &Key, value: &[u8]) -> Change {
         let create_revision = self.entries.get(key).map_or(self.revision, |entry| entry.create_revision);
         let entry = Entry { key: key.clone(), value: value.to_vec(), create_revision, mod_revision: self.revision };
@@ -88,6 +104,7 @@ impl Store {
     }
 
     fn delete(&mut self, key: &Key) -> Option<Change> {
+        self.leased.remove(key);
         self.entries.remove(key).map(|_| Change::Delete(key.clone()))
     }
 

@@ -23,6 +23,10 @@ pub enum Variant {
     GateNotCompared,
     /// An executor writes what it intends only after it has begun.
     JournalAfterExec,
+    /// Guards are stopped, under `onNodeLost: AfterFence` in every book: what the documents say must not be.
+    GuardStopped,
+    /// Guards are stopped, and every book says `Wait`: nothing depends on them.
+    GuardStoppedUnderWait,
     /// A leader steps again though a commit of the last step may still happen, or has happened unseen.
     StepDespiteDoubt,
     /// A create does not compare who has its concurrency key.
@@ -57,6 +61,19 @@ impl Variant {
         Variant::NoPoison,
         Variant::LeftForgotten,
     ];
+
+    /// The fence that every book has in it, in milliseconds; 0: `Wait`. `None`: as the book says.
+    pub(crate) fn fence_ms(self) -> Option<u64> {
+        match self {
+            Variant::GuardStopped => Some(500),
+            Variant::GuardStoppedUnderWait => Some(0),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn stops_guards(self) -> bool {
+        matches!(self, Variant::GuardStopped | Variant::GuardStoppedUnderWait)
+    }
 
     pub(crate) fn of_leader(self, mut commit: Commit) -> Commit {
         if self == Variant::LockNotCompared {

@@ -53,7 +53,8 @@ pub fn work(world: &World, attempt: &Attempt) -> Option<Delivery> {
     let plan = run.plan()?;
     let node = plan.node(&attempt.for_node)?;
     let segment = plan.segment(attempt.segment)?;
-    let assignment = run.attempt(attempt)?.assignment.as_ref()?.value.clone();
+    let stored = run.attempt(attempt)?.assignment.as_ref()?;
+    let (assignment, fence_token) = (stored.value.clone(), stored.revision);
     let snapshot = &plan.snapshot;
     let mut delivery = Delivery {
         work: Work {
@@ -76,6 +77,8 @@ pub fn work(world: &World, attempt: &Attempt) -> Option<Delivery> {
             left_blocks: assignment.left_blocks.clone(),
             owed: assignment.owed.clone(),
             grace_ms: snapshot.grace_ms,
+            fence_ms: snapshot.fence_ms,
+            fence_token,
             nodes: if segment.reads_nodes { snapshot.nodes.clone() } else { Vec::new() },
             ..Default::default()
         },

@@ -474,3 +474,19 @@ fn a_sticky_choice_is_remembered_by_the_commit_that_admits_and_not_over_a_newer_
     }
     assert_eq!(f.world.picks("shop")["founder"], ["b"]);
 }
+
+#[test]
+fn a_move_that_a_pause_overtook_does_not_happen_when_it_is_taken_back() {
+    let mut f = Fixture::new();
+    f.admit(plan("r", &["a"], 1));
+    let copy = f.step().commits.remove(0);
+    f.commit(protocol::pause(&f.world, "r", "user/x", 1).unwrap()).unwrap();
+    assert!(f.commit(copy.clone()).is_err());
+    f.admit(plan("s", &["b"], 1));
+    f.settle();
+    f.commit(protocol::resume(&f.world, "r").unwrap()).unwrap();
+    assert!(f.commit(copy).is_err(), "its ticket is another run's by now");
+    f.settle();
+    let ticket = |run: &str| f.world.run(run).unwrap().cursor().unwrap().ticket;
+    assert_ne!(ticket("r"), ticket("s"));
+}

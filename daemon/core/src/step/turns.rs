@@ -95,9 +95,9 @@ impl<'w> Deciding<'w> {
         let segment = group.first_segment + active.cursor.segment;
         let delegated = plan.segment(segment).filter(|segment| !segment.delegates.is_empty());
         let room = match delegated {
-            // Nobody in the window works meanwhile.
-            Some(_) => ready.len(),
-            None => size.saturating_sub(run.window_places().count()),
+            // Nobody in the window works meanwhile, unless one is being fenced.
+            Some(_) if run.window_places().next().is_none() => ready.len(),
+            _ => size.saturating_sub(run.window_places().count()),
         };
         if room < ready.len() {
             for (_, node, _) in run.window_places().take(super::MAX_WAITING) {

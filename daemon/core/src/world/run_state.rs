@@ -234,7 +234,9 @@ impl RunState {
     /// The places in windows: delegates are in none.
     pub fn window_places(&self) -> impl Iterator<Item = &(u32, u32, u32)> {
         let plan = self.plan.as_ref();
-        let own = move |segment: u32, node: u32| plan.is_some_and(|plan| plan.delegate(segment, node).is_none());
+        // Who is its own delegate works in the window like any other.
+        let own =
+            move |segment: u32, node: u32| plan.is_some_and(|plan| plan.doer_uid(segment, node) == plan.uid(node));
         self.places.iter().filter(move |(segment, node, _)| own(*segment, *node))
     }
 

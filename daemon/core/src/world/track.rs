@@ -62,7 +62,7 @@ pub enum NodeEnd {
     Skipped,
     /// It was down, and the Run fails such nodes.
     Unreachable,
-    /// It claimed and did not report before the Run's timeout, or before an admin released its place.
+    /// It claimed and did not report before the Run's timeout, before an admin released its place, or before its fence.
     Lost,
     /// The Run was stopped before the node was through.
     Cancelled,
@@ -112,11 +112,17 @@ pub enum Stage {
 }
 
 impl AttemptState {
-    /// Whether it takes a place in a window: from the assignment until report, withdrawal or release.
+    /// Whether it takes a place in a window: from the assignment until report, withdrawal, release, or a fence that has
+    /// passed.
     pub fn holds_place(&self) -> bool {
-        self.assignment.is_some()
-            && self.report.is_none()
-            && !matches!(self.verdict_type(), Some(VerdictType::Withdrawn | VerdictType::Released))
+        use VerdictType::{Fenced, Released, Withdrawn};
+        let is_free = matches!(self.verdict_type(), Some(Withdrawn | Released | Fenced));
+        self.assignment.is_some() && self.report.is_none() && !is_free
+    }
+
+    /// Whether the node was given up under `onNodeLost: AfterFence`: no server keeps its work alive any more.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self.verdict_type(), Some(VerdictType::Fencing | VerdictType::Fenced))
     }
 
     /// Whether the node may have work of it: assigned, not withdrawn, not reported.
@@ -139,7 +145,7 @@ impl AttemptState {
             return Stage::Ended(match verdict {
                 VerdictType::Skipped => NodeEnd::Skipped,
                 VerdictType::Unreachable => NodeEnd::Unreachable,
-                VerdictType::Lost | VerdictType::Released => NodeEnd::Lost,
+                VerdictType::Lost | VerdictType::Released | VerdictType::Fencing | VerdictType::Fenced => NodeEnd::Lost,
                 VerdictType::Withdrawn | VerdictType::Unspecified => NodeEnd::Cancelled,
             });
         }
@@ -404,9 +410,10 @@ mod tests {
     }
 
     #[test]
-    fn only_lost_keeps_the_place_among_verdicts() {
+    fn only_lost_and_fencing_keep_the_place_among_verdicts() {
+        use VerdictType as V;
         for (verdict, held) in
-            [(VerdictType::Withdrawn, false), (VerdictType::Released, false), (VerdictType::Lost, true)]
+            [(V::Withdrawn, false), (V::Released, false), (V::Fenced, false), (V::Lost, true), (V::Fencing, true)]
         {
             let attempt = AttemptState {
                 number: 1,

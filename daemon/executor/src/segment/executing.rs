@@ -1,6 +1,7 @@
 //! The executor's process: body of `lockstepd execute FOLDER`.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::unix::{fs::OpenOptionsExt, net::UnixStream},
@@ -20,7 +21,7 @@ use prost::Message;
 
 use crate::{
     folder::Folder,
-    frame,
+    frame, guard,
     journal::{Journal, JournalError},
     leftovers,
     masking::Masker,
@@ -35,6 +36,8 @@ use crate::{
 pub struct Options {
     /// A folder that stands for the machine's root.
     pub root: Option<PathBuf>,
+    /// How a guard is started, before the folder's path; empty: this program's own `guard`.
+    pub guard: Vec<OsString>,
 }
 
 /// How the executor's process ends, with the codes of sysexits.h. What happened to the tasks is in the folder, not here.
@@ -109,7 +112,7 @@ fn unusable(verb: &str, error: &dyn std::fmt::Display) -> Exit {
 fn run(folder: &Folder, options: &Options, journal: Journal, records: &[JournalRecord]) -> Result<(), JournalError> {
     let started_ms = now_ms();
     let mut notes = Notes { journal, output: Output::new(folder), folder };
-    let mut report = match tasks(folder, options, &mut notes, records) {
+    let mut report = match guarded(folder, options, &mut notes, records) {
         Ok((tasks, mut unsynced)) => {
             let synced = unsynced.sync().map_err(|error| error.to_string());
             Report { tasks, error: synced.err().unwrap_or_default(), ..Report::default() }
@@ -135,14 +138,35 @@ impl From<JournalError> for Failure {
     }
 }
 
-fn tasks(
+fn segment_error(what: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::Segment(format!("{what}: {error}"))
+}
+
+/// Does the tasks, under a guard if the work asks for one.
+fn guarded(
     folder: &Folder,
     options: &Options,
     notes: &mut Notes<'_>,
     records: &[JournalRecord],
 ) -> Result<(Vec<TaskReport>, Unsynced), Failure> {
-    let segment_error = |what: &str, error: &dyn std::fmt::Display| Failure::Segment(format!("{what}: {error}"));
     let work = folder.read_work().map_err(|error| segment_error("the work cannot be read", &error))?;
+    if work.fence_ms == 0 {
+        return tasks(folder, &work, options, notes, records);
+    }
+    let guard = guard::start(folder.path(), &options.guard)
+        .map_err(|error| segment_error("the guard of `onNodeLost: AfterFence` does not start", &error))?;
+    let done = tasks(folder, &work, options, notes, records);
+    guard.end();
+    done
+}
+
+fn tasks(
+    folder: &Folder,
+    work: &Work,
+    options: &Options,
+    notes: &mut Notes<'_>,
+    records: &[JournalRecord],
+) -> Result<(Vec<TaskReport>, Unsynced), Failure> {
     let host = Host::open(options.root.as_deref()).map_err(|error| segment_error("the root folder", &error))?;
     let cancel = Cancel::new().map_err(|error| segment_error("the cancel switch", &error))?;
     let (host, cancel) = (Arc::new(host), Arc::new(cancel));
@@ -159,8 +183,9 @@ fn tasks(
         output_limit: work.output_limit_bytes,
         check: false,
         diff: false,
-        context: surroundings::context(&work, &host, &prepared),
-        masker: masker(&work),
+        context: surroundings::context(work, &host, &prepared),
+        masker: masker(work),
+        fence_token: work.fence_token,
         unsynced: Unsynced::new(),
         results_left: results::MAX_RESULTS_BYTES,
         ending: None,

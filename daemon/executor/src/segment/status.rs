@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use lockstep_apis::v1alpha::{JournalRecord, Report, Work, journal_record::Record};
+use lockstep_apis::v1alpha::{JournalRecord, Outcome, Report, Work, journal_record::Record};
 use lockstep_core::recovery::{self, Judgement};
 
 use super::SegmentError;
@@ -44,7 +44,21 @@ pub fn status(path: &Path, boot_id: &str) -> Result<Status, SegmentError> {
         // It was synced before the folder had its name: the disk lost it, so what ran is not known.
         return Ok(Status::Ended(recovery::interrupted_all(&work, now_ms())));
     }
-    Ok(with_failure(judged(&work, &records, boot_id), &folder))
+    let status = with_failure(judged(&work, &records, boot_id), &folder);
+    Ok(if folder.fenced().exists() { fenced(status, work.fence_ms) } else { status })
+}
+
+/// The guard killed it: what was cut says why, and what was not begun is not begun any more.
+fn fenced(status: Status, fence_ms: u64) -> Status {
+    let mut report = match status {
+        Status::Working => return Status::Working,
+        Status::NotStarted => Report { started_ms: now_ms(), finished_ms: now_ms(), ..Report::default() },
+        Status::Ended(report) => report,
+    };
+    let why = format!("killed by its fence: no server was heard for {} s", fence_ms / 1000);
+    let cut = report.tasks.iter_mut().filter(|task| task.outcome() == Outcome::Interrupted);
+    cut.for_each(|task| task.message.clone_from(&why));
+    Status::Ended(report)
 }
 
 fn is_finished(records: &[JournalRecord]) -> bool {

@@ -7,12 +7,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::members::{Members, PAUSE};
-use crate::store::{Held, Lease};
+use crate::store::{Held, Lease, Until};
 
 /// Until the lease is lost, or nobody listens any more.
 pub(super) async fn keep(members: Arc<Members>, lease: Lease, held: watch::Sender<Held>) {
-    let mut keeping = Keeping { members, lease, held, until: Instant::now() + lease.ttl };
-    while Instant::now() < keeping.until {
+    let mut keeping = Keeping { members, lease, held, until: Until::unsure(&lease) };
+    while Instant::now() < keeping.until.at {
         match keeping.stream().await {
             Ended::LeaseGone => break,
             Ended::Stream => sleep(PAUSE).await,
@@ -26,7 +26,7 @@ struct Keeping {
     lease: Lease,
     held: watch::Sender<Held>,
     /// No acknowledged renewal says that the lease lives longer than this.
-    until: Instant,
+    until: Until,
 }
 
 enum Ended {
@@ -46,7 +46,7 @@ impl Keeping {
     }
 
     async fn renew(&mut self, mut client: etcd_client::LeaseClient) -> Ended {
-        let mut sent = Instant::now();
+        let (mut sent, mut until) = (Instant::now(), Until::of(&self.lease));
         // Opening is a renewal, too.
         let (mut keeper, mut answers) = match timeout(self.patience(), client.keep_alive(self.lease.id.0)).await {
             Ok(Ok(stream)) => stream,
@@ -56,10 +56,10 @@ impl Keeping {
             Ok(Err(_)) | Err(_) => return Ended::Stream,
         };
         loop {
-            self.until = sent + self.lease.ttl;
+            self.until = until;
             self.held.send_replace(Held::Until(self.until));
             sleep_until(sent + self.lease.ttl / 3).await;
-            sent = Instant::now();
+            (sent, until) = (Instant::now(), Until::of(&self.lease));
             if keeper.keep_alive().await.is_err() {
                 return Ended::Stream;
             }

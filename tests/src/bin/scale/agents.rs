@@ -106,7 +106,7 @@ impl Agent {
         beat.tick().await;
         loop {
             tokio::select! {
-                _ = beat.tick() => self.send(agent_message::Message::Heartbeat(Heartbeat {})).await?,
+                _ = beat.tick() => self.send(agent_message::Message::Heartbeat(Heartbeat::default())).await?,
                 next = self.from_server.message() => match next?.and_then(|m| m.message) {
                     Some(server_message::Message::Offer(offer)) => {
                         self.send(agent_message::Message::Claim(ClaimRequest { attempt: offer.attempt })).await?;

@@ -34,7 +34,8 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn holds_place(&self) -> bool {
-        let freed = matches!(self.verdict, Some((_, VerdictType::Withdrawn | VerdictType::Released)));
+        use VerdictType::{Fenced, Released, Withdrawn};
+        let freed = matches!(self.verdict, Some((_, Withdrawn | Released | Fenced)));
         self.assigned.is_some() && self.report.is_none() && !freed
     }
 
@@ -112,6 +113,7 @@ impl<'c> Facts<'c> {
                 seen.delegated += u64::from(life.claimed.is_some() && life.doer != *node);
                 seen.withdrawn += u64::from(verdict == Some(VerdictType::Withdrawn));
                 seen.lost += u64::from(verdict == Some(VerdictType::Lost));
+                seen.fenced += u64::from(verdict == Some(VerdictType::Fenced) && life.claimed.is_some());
                 seen.released += u64::from(life.released.is_some());
                 seen.late += u64::from(life.report.as_ref().is_some_and(|(_, report)| report.late));
             }

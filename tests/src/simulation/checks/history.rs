@@ -259,7 +259,8 @@ fn put_attempt(facts: &mut Facts<'_>, at: u64, kind: AttemptKey, attempt: &Attem
             let verdict = Verdict::decode(bytes).expect(decoded).r#type();
             let allowed = match before.verdict {
                 None => true,
-                Some((_, VerdictType::Lost)) => verdict == VerdictType::Released,
+                Some((_, VerdictType::Lost)) => matches!(verdict, VerdictType::Released | VerdictType::Fencing),
+                Some((_, VerdictType::Fencing)) => matches!(verdict, VerdictType::Released | VerdictType::Fenced),
                 Some(_) => false,
             };
             if !allowed || before.report.is_some() {
@@ -267,6 +268,12 @@ fn put_attempt(facts: &mut Facts<'_>, at: u64, kind: AttemptKey, attempt: &Attem
             }
             if verdict == VerdictType::Withdrawn && before.claimed.is_some() {
                 object(Checker::OneEnd, "withdrawn though claimed");
+            }
+            if verdict == VerdictType::Fenced && before.claimed.is_some() && before.verdict.is_none() {
+                object(Checker::OneEnd, "fenced though claimed, without having waited");
+            }
+            if matches!(verdict, VerdictType::Fencing | VerdictType::Fenced) && facts.book(run).snapshot.fence_ms == 0 {
+                object(Checker::OneEnd, "fenced under `Wait`");
             }
             if verdict == VerdictType::Released {
                 life.released = Some(at);

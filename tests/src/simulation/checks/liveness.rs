@@ -26,9 +26,10 @@ pub(super) fn check(facts: &mut Facts<'_>) {
             }
         }
         let held: Vec<_> = of.places().map(|(key, life)| (*key, life.doer)).collect();
-        let present = held.iter().filter(|(_, doer)| !facts.cluster.machines[*doer].gone);
-        objections
-            .extend(present.map(|(key, _)| format!("run {run}: {key:?} holds its place though its node is there")));
+        // Only a node that is away for good holds its place, and only if nothing fences it.
+        let is_fenced = facts.book(run).snapshot.fence_ms > 0;
+        let odd = held.iter().filter(|(_, doer)| is_fenced || !facts.cluster.machines[*doer].gone);
+        objections.extend(odd.map(|(key, _)| format!("run {run}: {key:?} holds its place")));
         if of.ended.is_some() && held.is_empty() && of.cursor.is_some() && !status.held_nodes.is_empty() {
             objections.push(format!("run {run} says that it holds {:?}", status.held_nodes));
         }

@@ -5,7 +5,7 @@ use lockstep_apis::{
     keys,
     v1alpha::Leader,
 };
-use lockstep_core::step;
+use lockstep_core::{fence::Sight, step};
 use prost::Message;
 
 use super::{Answer, Cluster, Event, Purpose, Request};
@@ -56,10 +56,15 @@ impl Cluster {
     }
 
     fn decide(&mut self, server: usize, term: Term) {
-        let of = &self.servers[server];
-        let clock_ms = self.now_ms.saturating_add_signed(of.clock_ms);
+        let now_ms = self.now_ms;
+        let of = &mut self.servers[server];
+        let clock_ms = now_ms.saturating_add_signed(of.clock_ms);
+        let steady_ms = of.steady_ms(now_ms);
         let step = step::step(&of.world, term, clock_ms);
+        let fences = of.sight.look(&of.world, term, steady_ms, clock_ms);
+        let of = &self.servers[server];
         let mut commits = step.commits;
+        commits.extend(fences.commits);
         commits.extend(step.status);
         // One admission at a time: the next one's number follows from it.
         if let Some(uid) = step.admit.first() {
@@ -77,8 +82,9 @@ impl Cluster {
             let commit = self.variant.of_leader(commit);
             self.send(server, commit, Some(term.revision), Purpose::Decide);
         }
-        if let Some(at_ms) = step.wake_at_ms {
-            let ms = at_ms.saturating_sub(clock_ms).clamp(1, 5000);
+        let wake_in_ms = step.wake_at_ms.map(|at_ms| at_ms.saturating_sub(clock_ms));
+        if let Some(ms) = wake_in_ms.into_iter().chain(fences.wake_in_ms).min() {
+            let ms = ms.clamp(1, 5000);
             let epoch = self.servers[server].epoch;
             // Beside the watch's: a wake-up must not keep the watch waiting.
             self.after(ms, Event::Poll(server, epoch));
@@ -95,6 +101,7 @@ impl Cluster {
             (Purpose::Elect, Answer::Done(revision)) => {
                 of.electing = false;
                 of.term = Some(Term { incarnation: 1, revision });
+                of.sight = Sight::new();
                 of.in_flight = 0;
                 let epoch = of.epoch;
                 self.after(500, Event::KeepAlive(server, epoch));
@@ -128,7 +135,7 @@ impl Cluster {
                     self.poll_after(server, 1);
                 }
             }
-            (Purpose::Claim(..) | Purpose::Report(..), _) => self.answered_node(request, answer),
+            (Purpose::Claim(..) | Purpose::Report(..) | Purpose::Session(..), _) => self.answered_node(request, answer),
             (Purpose::Create(book), Answer::Conflict(_)) => {
                 let wait = self.random.between(1, 50);
                 self.after(wait, Event::Create(book));

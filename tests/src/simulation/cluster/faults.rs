@@ -10,11 +10,14 @@ impl Cluster {
         if !self.faults {
             return;
         }
-        let next = self.random.between(30, 500);
+        let next =
+            if self.variant.stops_guards() { self.random.between(2_000, 9_000) } else { self.random.between(30, 500) };
         self.after(next, Event::Fault);
         let node = self.a_node();
         let server = self.random.below(self.servers.len());
-        match self.random.between(0, 11) {
+        // Where guards are judged, nodes go and nothing else ends their work.
+        let kind = if self.variant.stops_guards() { 10 } else { self.random.between(0, 11) };
+        match kind {
             0 => self.crash_server(server),
             1 | 2 => {
                 let until = self.now_ms + self.random.between(200, 6000);
@@ -32,7 +35,10 @@ impl Cluster {
             6 | 7 => self.crash_executor(node),
             8 => self.pause_executor(node),
             9 => self.crash_machine(node),
-            10 => self.machines[node].cut_until = self.now_ms + self.random.between(200, 8000),
+            10 => {
+                let (least, most) = if self.is_long { (8_000, 20_000) } else { (200, 8_000) };
+                self.machines[node].cut_until = self.now_ms + self.random.between(least, most);
+            }
             _ => self.forge_report(node),
         }
     }
@@ -50,7 +56,8 @@ impl Cluster {
     fn crash_server(&mut self, server: usize) {
         let epoch = self.servers[server].epoch;
         let clock_ms = self.servers[server].clock_ms;
-        self.servers[server] = Server { up: false, epoch, clock_ms, ..Server::new() };
+        let drift = self.servers[server].drift_per_mille;
+        self.servers[server] = Server { up: false, epoch, clock_ms, ..Server::new(drift) };
         let back = self.random.between(50, 3000);
         self.after(back, Event::ServerUp(server));
     }
@@ -60,14 +67,19 @@ impl Cluster {
             return;
         }
         self.servers[server].start(&self.store, self.variant);
+        let epoch = self.servers[server].epoch;
         self.poll_after(server, 1);
+        self.after(1, Event::LeaseKeep(server, epoch));
     }
 
     fn crash_executor(&mut self, node: usize) {
         let attempts: Vec<_> = self.machines[node].executors.keys().cloned().collect();
         if !attempts.is_empty() {
             let attempt = self.random.pick(&attempts).clone();
-            self.machines[node].executors.remove(&attempt);
+            let executor = self.machines[node].executors.remove(&attempt);
+            // Its guard sees it at once.
+            let (id, wait) = (executor.map_or(0, |executor| executor.id), self.random.between(1, 50));
+            self.after(wait, Event::Guard(node, attempt, id));
         }
     }
 

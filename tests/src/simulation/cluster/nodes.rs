@@ -1,9 +1,15 @@
 //! Agents and executors, by the rules that the protocol asks of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lockstep_apis::{keys::Attempt, v1alpha::Outcome};
-use lockstep_core::recovery::{self, Judgement};
+use lockstep_apis::{
+    keys::Attempt,
+    v1alpha::{Outcome, Report},
+};
+use lockstep_core::{
+    fence,
+    recovery::{self, Judgement},
+};
 
 use super::{Beat, Cluster, Deed, Down, Event, Execution, Up};
 use crate::simulation::{
@@ -18,7 +24,7 @@ impl Cluster {
         }
         let instance = self.id();
         self.machines[node].agent =
-            Some(Agent { instance, server: None, pending: BTreeSet::new(), taken: BTreeSet::new() });
+            Some(Agent { instance, server: None, stream: 0, pending: BTreeMap::new(), taken: BTreeSet::new() });
         self.agent_tick(node, instance);
     }
 
@@ -26,6 +32,7 @@ impl Cluster {
     pub(super) fn agent_tick(&mut self, node: usize, instance: u64) {
         let servers: Vec<(bool, u64)> = self.servers.iter().map(|server| (server.up, server.epoch)).collect();
         let machine = &mut self.machines[node];
+        let boot_ms = machine.boot_ms(self.now_ms);
         let Some(agent) = machine.agent.as_mut().filter(|agent| agent.instance == instance) else { return };
         if agent.server.is_some_and(|(server, epoch)| servers[server] != (true, epoch)) {
             agent.server = None;
@@ -33,10 +40,14 @@ impl Cluster {
         if agent.server.is_none() || self.random.chance(if self.faults { 50 } else { 0 }) {
             let up: Vec<usize> = (0..servers.len()).filter(|&server| servers[server].0).collect();
             agent.server = (!up.is_empty()).then(|| *self.random.pick(&up)).map(|server| (server, servers[server].1));
+            agent.stream = boot_ms;
+            agent.pending.values_mut().for_each(|sent_ms| *sent_ms = boot_ms);
         }
+        let stream = agent.stream;
         let holding: Vec<Attempt> = machine.disk.keys().cloned().collect();
-        let pending: Vec<Attempt> = agent.pending.iter().cloned().collect();
-        self.tell_server(node, Up::Hello(holding.clone()));
+        let pending: Vec<Attempt> = agent.pending.keys().cloned().collect();
+        self.tell_server(node, Up::Hello(stream, holding.clone()));
+        self.tell_server(node, Up::Heartbeat(stream, boot_ms));
         for attempt in pending {
             self.tell_server(node, Up::Claim(attempt));
         }
@@ -57,6 +68,9 @@ impl Cluster {
         let Some(folder) = machine.disk.get(attempt) else { return };
         match recovery::judge(&folder.work, &folder.records, &machine.boot_id(), alive, self.now_ms) {
             Judgement::Working => {}
+            Judgement::NotStarted if folder.fenced => {
+                self.tell_server(node, Up::Report(attempt.clone(), Report::default()));
+            }
             Judgement::NotStarted => self.start_executor(node, attempt),
             Judgement::Ended(report) => self.tell_server(node, Up::Report(attempt.clone(), report)),
         }
@@ -66,6 +80,31 @@ impl Cluster {
         let id = self.id();
         self.machines[node].executors.insert(attempt.clone(), Executor { id, paused_until: 0 });
         self.after(1, Event::Beat(node, attempt.clone(), id, Beat::Intend));
+        self.guard(node, attempt, id);
+    }
+
+    /// The guard looks, by the machine's clock: kills what is not kept alive, or what its executor left.
+    pub(super) fn guard(&mut self, node: usize, attempt: &Attempt, id: u64) {
+        if self.variant.stops_guards() {
+            return;
+        }
+        let machine = &mut self.machines[node];
+        let boot_ms = machine.boot_ms(self.now_ms);
+        let Some(folder) = machine.disk.get_mut(attempt).filter(|folder| folder.work.fence_ms > 0) else { return };
+        let end_ms = folder.renewed_ms + folder.work.fence_ms;
+        let is_alive = machine.executors.get(attempt).is_some_and(|executor| executor.id == id);
+        if is_alive && boot_ms < end_ms {
+            // Its clock may be slow.
+            let wait = (end_ms - boot_ms) * (1000 + fence::DRIFT_PER_MILLE) / 1000 + self.random.between(1, 50);
+            return self.after(wait, Event::Guard(node, attempt.clone(), id));
+        }
+        if is_alive {
+            folder.fenced = true;
+            machine.executors.remove(attempt);
+        }
+        if !machine.executors.contains_key(attempt) {
+            self.kill_child(node, attempt);
+        }
     }
 
     /// A message to the server of the agent's stream: late, twice, out of order or never.
@@ -87,28 +126,40 @@ impl Cluster {
     /// A message reaches the agent process that it was for.
     pub(super) fn hear(&mut self, node: usize, instance: u64, message: Down) {
         let machine = &mut self.machines[node];
+        let boot_ms = machine.boot_ms(self.now_ms);
         let Some(agent) = machine.agent.as_mut().filter(|agent| agent.instance == instance) else { return };
         match message {
             Down::Offer(attempt) => {
                 if !agent.taken.contains(&attempt) && !machine.disk.contains_key(&attempt) {
-                    agent.pending.insert(attempt.clone());
+                    agent.pending.entry(attempt.clone()).or_insert(boot_ms);
                     self.tell_server(node, Up::Claim(attempt));
                 }
             }
-            Down::Work(attempt, mut work) => {
+            // What an old stream still says is heard, to be harsh; of what may be fenced a real agent never hears it.
+            Down::Work(_, work, stream) if work.fence_ms > 0 && stream != agent.stream => {}
+            Down::Work(attempt, mut work, _) => {
                 if self.variant == Variant::LeftForgotten {
                     work.left_blocks.clear();
                 }
-                if agent.pending.remove(&attempt) && agent.taken.insert(attempt.clone()) {
-                    machine.make_folder(&attempt, *work);
+                if let Some(sent_ms) = agent.pending.remove(&attempt)
+                    && agent.taken.insert(attempt.clone())
+                {
+                    machine.make_folder(&attempt, *work, sent_ms);
                     self.start_executor(node, &attempt);
                 }
             }
+            Down::Acknowledged(stream, sent_ms, fenced) if stream == agent.stream => {
+                let kept = machine.disk.iter_mut().filter(|(attempt, _)| !fenced.contains(attempt));
+                for folder in kept.map(|(_, folder)| folder) {
+                    folder.renewed_ms = folder.renewed_ms.max(sent_ms);
+                }
+            }
+            Down::Acknowledged(..) => {}
             Down::Forgotten(attempt, work) => {
-                let waits = agent.pending.remove(&attempt);
+                let waits = agent.pending.remove(&attempt).is_some();
                 if waits && agent.taken.insert(attempt.clone()) {
                     // No folder is left: kept on disk like any end, until it is stored.
-                    machine.make_folder(&attempt, *work);
+                    machine.make_folder(&attempt, *work, boot_ms);
                     let report = recovery::interrupted_all(&machine.disk[&attempt].work, self.now_ms);
                     let folder = machine.disk.get_mut(&attempt).expect("made above");
                     folder.records.clear();

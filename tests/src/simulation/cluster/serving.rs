@@ -9,7 +9,7 @@ use lockstep_apis::{
 use lockstep_core::protocol::{self, ClaimAnswer};
 
 use super::{Answer, Cluster, Down, Event, Purpose, Request, Up};
-use crate::simulation::{books::node_uid, server::Stream, variant::Variant};
+use crate::simulation::{books::node_uid, variant::Variant};
 
 /// Where all is that the simulation makes.
 const NAMESPACE: &str = "sim";
@@ -64,11 +64,11 @@ impl Cluster {
             return;
         }
         match message {
-            Up::Hello(holding) => {
-                let stream = Stream { instance, holding: holding.into_iter().collect() };
-                self.servers[server].streams.insert(node, stream);
+            Up::Hello(stream, holding) => {
+                self.greet(server, node, instance, stream, holding);
                 self.offer(server, node);
             }
+            Up::Heartbeat(stream, sent_ms) => self.acknowledge(server, node, stream, sent_ms),
             Up::Claim(attempt) => self.serve_claim(server, node, instance, attempt),
             Up::Report(attempt, report) => {
                 let state = self.servers[server].world.attempt(&attempt);
@@ -98,11 +98,23 @@ impl Cluster {
                 let commit = self.variant.of_claim(commit);
                 self.send(server, commit, None, Purpose::Claim(node, instance, attempt));
             }
-            ClaimAnswer::Granted => self.send_work(server, node, instance, attempt, Down::Work),
+            // Granted long ago, perhaps: a node may have been given up since.
+            ClaimAnswer::Granted if self.is_fenceable(server, &attempt) && !self.counts(server, node) => {}
+            ClaimAnswer::Granted => self.give(server, node, instance, attempt),
             ClaimAnswer::Forgotten => self.send_work(server, node, instance, attempt, Down::Forgotten),
             ClaimAnswer::Refused(_) => self.tell_agent(node, instance, Down::Refused(attempt)),
             ClaimAnswer::NotYet => {}
         }
+    }
+
+    fn is_fenceable(&self, server: usize, attempt: &Attempt) -> bool {
+        let plan = self.servers[server].world.run(&attempt.run).and_then(|run| run.plan());
+        plan.is_none_or(|plan| plan.snapshot.fence_ms > 0)
+    }
+
+    fn give(&mut self, server: usize, node: usize, instance: u64, attempt: Attempt) {
+        let stream = self.servers[server].streams.get(&node).map_or(0, |stream| stream.session.attached_boot_ms);
+        self.send_work(server, node, instance, attempt, |attempt, work| Down::Work(attempt, work, stream));
     }
 
     fn send_work(
@@ -126,8 +138,9 @@ impl Cluster {
         }
         match (request.purpose, answer) {
             (Purpose::Claim(node, instance, attempt), Answer::Done(_)) => {
-                self.send_work(server, node, instance, attempt, Down::Work);
+                self.give(server, node, instance, attempt);
             }
+            (Purpose::Session(node, stream, lease), answer) => self.recorded(server, node, stream, lease, answer),
             (Purpose::Report(node, instance, attempt), Answer::Done(_)) => {
                 self.tell_agent(node, instance, Down::Stored(attempt));
             }
@@ -138,7 +151,7 @@ impl Cluster {
 
     /// An admin cancels, pauses, resumes or releases, through any server.
     pub(super) fn admin(&mut self) {
-        if !self.faults {
+        if !self.faults || self.variant.stops_guards() {
             return;
         }
         let next = self.random.between(200, 2500);

@@ -1,0 +1,63 @@
+//! Which of a node's streams counts: its record in the store. Knows records; of streams only when the node opened them.
+
+use lockstep_apis::{
+    commit::{Commit, Compare, LeaseId},
+    keys,
+    v1alpha::Session,
+};
+use prost::Message;
+
+use crate::world::World;
+
+/// Puts a session's record in the store, over what the cache knows there and nothing newer. Conflict: let the cache
+/// catch up and ask again. `None`: the node has opened another stream since; this one is to be closed.
+///
+/// Otherwise an old stream's end could take away the record of the one that is used: the node would be away, and fenced,
+/// while a server keeps its work alive.
+pub fn attach(world: &World, node: &str, session: &Session, lease: LeaseId) -> Option<Commit> {
+    let key = keys::session(node);
+    let stored = world.stored_session(node);
+    // Of another boot nothing is known: it went.
+    let is_later =
+        |other: &Session| other.boot_id == session.boot_id && other.attached_boot_ms > session.attached_boot_ms;
+    if stored.is_some_and(|stored| is_later(&stored.value)) {
+        return None;
+    }
+    let commit = match stored {
+        Some(stored) => Commit::new().when(Compare::ModRevision(key.clone(), stored.revision)),
+        None => Commit::new().when(Compare::Absent(key.clone())),
+    };
+    Some(commit.put_leased(key, session.encode_to_vec(), lease))
+}
+
+/// Takes a session's record away, if it is this one's.
+pub fn detach(node: &str, session: &Session) -> Commit {
+    let key = keys::session(node);
+    Commit::new().when(Compare::Value(key.clone(), session.encode_to_vec())).delete(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Fixture;
+
+    fn session(boot: &str, attached_boot_ms: u64) -> Session {
+        Session { boot_id: boot.into(), attached_boot_ms, ..Default::default() }
+    }
+
+    #[test]
+    fn an_older_stream_does_not_take_the_place_of_a_newer_one() {
+        let mut f = Fixture::new();
+        let lease = LeaseId(1);
+        let (old, new) = (session("b", 1), session("b", 2));
+        let before = attach(&f.world, "a", &old, lease).unwrap();
+        f.commit(attach(&f.world, "a", &new, lease).unwrap()).unwrap();
+        assert!(f.commit(before).is_err(), "decided before it was known");
+        assert_eq!(attach(&f.world, "a", &old, lease), None);
+        assert!(f.commit(detach("a", &old)).is_err(), "not its own");
+        assert!(attach(&f.world, "a", &new, LeaseId(2)).is_some(), "again, under another lease");
+        assert!(attach(&f.world, "a", &session("c", 1), lease).is_some(), "after a reboot the clock begins anew");
+        f.commit(detach("a", &new)).unwrap();
+        assert!(f.world.session("a").is_none());
+    }
+}
