@@ -43,12 +43,12 @@ impl ConfigSpec {
 
     /// Milliseconds from a Run's creation to its timeout, where neither book nor Run says.
     pub fn run_timeout_ms(&self) -> u64 {
-        self.run_defaults.unwrap_or_default().timeout_ms()
+        self.run_defaults.as_ref().map_or_else(|| RunDefaults::default().timeout_ms(), RunDefaults::timeout_ms)
     }
 
     /// Milliseconds between SIGTERM and SIGKILL, where neither book nor Run says.
     pub fn run_grace_ms(&self) -> u64 {
-        self.run_defaults.unwrap_or_default().grace_ms()
+        self.run_defaults.as_ref().map_or_else(|| RunDefaults::default().grace_ms(), RunDefaults::grace_ms)
     }
 }
 

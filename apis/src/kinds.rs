@@ -75,6 +75,6 @@ mod tests {
         assert_eq!(find("nodes").unwrap().name, "Node");
         assert!(find("cronjob").is_none());
         assert_eq!(nearest("TaksBook"), Some("TaskBook"));
-        assert_eq!(all().len(), 8);
+        assert_eq!(all().len(), 11);
     }
 }

@@ -33,7 +33,7 @@ pub enum StoredObjectError {
 
 macro_rules! for_each_kind {
     ($each:ident) => {
-        $each! { Namespace, Node, NodeGroup, Config, TaskBook, Run, Event, Lock }
+        $each! { Namespace, Node, NodeGroup, Config, TaskBook, Run, Event, Lock, Variables, ClusterVariables, ClusterVariablesBinding }
     };
 }
 
@@ -184,7 +184,7 @@ impl Object {
             Some(object::Kind::Lock(new)) => {
                 new.status = if let Some(object::Kind::Lock(old)) = old { old.status.clone() } else { None };
             }
-            Some(object::Kind::Config(_) | object::Kind::TaskBook(_) | object::Kind::Event(_)) | None => {}
+            Some(_) | None => {}
         }
     }
 

@@ -62,6 +62,16 @@ impl Value {
         }
     }
 
+    /// As JSON, in one line.
+    pub fn to_json_line(&self) -> String {
+        serde_json::Value::from(self).to_string()
+    }
+
+    /// Bytes that it takes in a message.
+    pub fn size(&self) -> usize {
+        prost::Message::encoded_len(self)
+    }
+
     /// The entries, if it is a map.
     pub fn as_map(&self) -> Option<&BTreeMap<String, Value>> {
         match &self.kind {

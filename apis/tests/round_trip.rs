@@ -83,7 +83,7 @@ fn task() -> impl Strategy<Value = Task> {
 }
 
 fn book() -> impl Strategy<Value = Object> {
-    let variables = collection::btree_map(text(), value(), 0..4);
+    let variables = collection::btree_map("v[a-zA-Z0-9_]{0,8}", value(), 0..4);
     (collection::vec(task(), 1..3), variables, "[a-z]{1,5}").prop_map(|(tasks, variables, name)| {
         let metadata = Metadata {
             api_version: API_VERSION.into(),

@@ -148,6 +148,9 @@ Examples:
     Lint(Lint),
     /// Show the nodes, windows, segments and locks of a Run, without running it.
     Plan(Plan),
+    /// Variables of a node, and where they come from.
+    #[command(subcommand)]
+    Vars(VarsCommand),
     /// A whole cluster on this machine, each node with a root folder of its own.
     #[command(subcommand)]
     Dev(DevCommand),
@@ -467,11 +470,11 @@ pub(crate) struct Run {
     /// With --local: a folder that stands for `/`.
     #[arg(long, value_name = "FOLDER", requires = "local")]
     pub(crate) root: Option<PathBuf>,
-    /// With --local: change nothing, say what would change.
-    #[arg(long, requires = "local")]
+    /// Change nothing, say what would change.
+    #[arg(long)]
     pub(crate) check: bool,
-    /// With --local: show how files change.
-    #[arg(long, requires = "local")]
+    /// Show how files change; in a cluster with --wait, or afterwards with `logs --diff`.
+    #[arg(long)]
     pub(crate) diff: bool,
     /// With --local: say only what changed or failed.
     #[arg(short, long, requires = "local")]
@@ -593,6 +596,9 @@ pub(crate) struct Logs {
     /// Only of this node.
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<String>,
+    /// Only diffs: how files changed, or would in a check.
+    #[arg(long)]
+    pub(crate) diff: bool,
     /// Only of this task, by id.
     #[arg(long, value_name = "ID")]
     pub(crate) task: Option<String>,
@@ -649,6 +655,38 @@ pub(crate) struct Plan {
     pub(crate) book: String,
     #[command(flatten)]
     pub(crate) spec: RunSpecArguments,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum VarsCommand {
+    /// What a node has, as YAML.
+    Get {
+        /// Only this one: `port`, or `tls.min` for a value in a map.
+        name: Option<String>,
+        #[command(flatten)]
+        of: VarsOf,
+    },
+    /// Every source that has a say, strongest first, and why one won.
+    Explain {
+        /// `port`, or `tls.min` for a value in a map.
+        name: String,
+        #[command(flatten)]
+        of: VarsOf,
+    },
+}
+
+/// Whose variables.
+#[derive(Args, Debug)]
+pub(crate) struct VarsOf {
+    /// The node.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: String,
+    /// In Runs of this book, whose own variables win over those of objects.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) book: Option<String>,
+    /// As `run --set`.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
 }
 
 #[derive(Subcommand, Debug)]

@@ -23,6 +23,7 @@ mod runs;
 mod schema;
 mod status;
 mod token;
+mod vars;
 mod wait;
 mod watch;
 mod why;
@@ -107,6 +108,7 @@ async fn connected(cli: Cli) -> Result<()> {
         Command::Status => status::status(&session).await,
         Command::Events(events) => events::events(&session, events).await,
         Command::Plan(plan) => plan::plan(&session, &plan).await,
+        Command::Vars(vars) => vars::vars(&session, &vars).await,
         Command::Apply(_)
         | Command::Diff(_)
         | Command::Context(_)

@@ -1,5 +1,6 @@
 //! Objects to text. Pure: what is printed depends on the arguments alone, but for `progress`, which owns the terminal.
 
+pub(crate) mod alike;
 pub(crate) mod describe;
 pub(crate) mod diff;
 pub(crate) mod explain;
@@ -12,6 +13,7 @@ pub(crate) mod reference;
 pub(crate) mod screen;
 pub(crate) mod summary;
 pub(crate) mod table;
+pub(crate) mod variables;
 pub(crate) mod why;
 
 use lockstep_apis::v1alpha::{NodeCounts, Object, RunPhase};

@@ -213,6 +213,7 @@ mod tests {
             ("Runs/Release", "user"),
             ("Runs/Resume", "user"),
             ("Runs/Retry", "user"),
+            ("Runs/Variables", "user"),
         ];
         let rules = Rules::of_descriptors().unwrap();
         let mut found: Vec<(String, String)> = rules

@@ -73,6 +73,7 @@ fn commands() -> Result<(), Box<dyn Error>> {
 fn perform(name: &str, parameters: &Value, host: &Host, cancel: &Cancel) -> Done {
     let mut scope = Scope {
         host,
+        unsettled: false,
         check: false,
         diff: false,
         sensitive: false,

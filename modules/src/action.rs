@@ -46,6 +46,8 @@ pub struct Scope<'a> {
     pub host: &'a Host,
     /// Only say what would change.
     pub check: bool,
+    /// In a check: an earlier task would have changed the machine, so that what is read of it now may be otherwise then.
+    pub unsettled: bool,
     /// Make a diff of what changes.
     pub diff: bool,
     /// Content and output are secret: neither diffs nor messages show any.

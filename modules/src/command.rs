@@ -10,7 +10,7 @@ use std::time::Instant;
 use lockstep_apis::v1alpha::Value;
 
 use crate::action::{Done, Function, Outcome, Scope, Stream};
-use crate::host::{self, Command, Ended, Ending, Reader, Stop, Stopped, User};
+use crate::host::{self, Command, Ended, Ending, HostError, Reader, Stop, Stopped, User};
 use crate::parameters::Parameters;
 use capture::Capture;
 use script::Script;
@@ -54,6 +54,8 @@ struct Wanted {
     only_if: Vec<String>,
     stdin: Option<String>,
     umask: Option<u32>,
+    /// `unless` and `onlyIf` may run in a check.
+    check_safe: bool,
     exit_codes: Vec<i64>,
     /// Not `command.query`.
     changes: bool,
@@ -77,6 +79,7 @@ impl Wanted {
             wanted.unless = from.texts("unless");
             wanted.only_if = from.texts("onlyIf");
             wanted.umask = from.mode("umask");
+            wanted.check_safe = from.flag("checkSafe");
         }
         from.finish().map_err(|faults| Done::failed("InvalidParameters", faults))?;
         if wanted.exit_codes.is_empty() {
@@ -124,13 +127,19 @@ fn perform(wanted: Wanted, scope: &mut Scope<'_>) -> Result<Done, Done> {
     if let Some(reason) = guarded_by_path(&wanted, scope)? {
         return Ok(unneeded(reason));
     }
-    if scope.check && wanted.changes {
-        return Ok(predict(&wanted));
+    if scope.check && !wanted.changes && scope.unsettled {
+        return Ok(unpredicted("an earlier task would change the machine before it reads"));
+    }
+    if scope.check && wanted.changes && (!wanted.has_commands_as_guards() || !wanted.check_safe || scope.unsettled) {
+        return Ok(predict(&wanted, scope.unsettled));
     }
     let login = scope.user.map(|name| scope.host.login(name)).transpose()?;
     let place = Place { login: login.as_ref(), deadline };
     if let Some(reason) = guarded_by_command(&wanted, &place, scope)? {
         return Ok(unneeded(reason));
+    }
+    if scope.check && wanted.changes {
+        return Ok(would_run());
     }
     let (mut stdout, mut stderr) = (Capture::default(), Capture::default());
     let output = &mut *scope.output;
@@ -265,13 +274,21 @@ pub(crate) fn run_with(
 /// Why `creates` or `removes` say that there is nothing to do.
 fn guarded_by_path(wanted: &Wanted, scope: &Scope<'_>) -> Result<Option<String>, Done> {
     if let Some(path) = &wanted.creates
-        && scope.host.exists(path)?
+        && exists(path, scope)?
     {
         return Ok(Some(format!("{path} exists")));
     }
     match &wanted.removes {
-        Some(path) if !scope.host.exists(path)? => Ok(Some(format!("{path} does not exist"))),
+        Some(path) if !exists(path, scope)? => Ok(Some(format!("{path} does not exist"))),
         _ => Ok(None),
+    }
+}
+
+/// Whether the path is there; in a check, whether it would be.
+fn exists(path: &str, scope: &Scope<'_>) -> Result<bool, HostError> {
+    match scope.host.foreseen(path).filter(|_| scope.check) {
+        Some(is_there) => Ok(is_there),
+        None => scope.host.exists(path),
     }
 }
 
@@ -301,14 +318,25 @@ fn unneeded(reason: String) -> Done {
 }
 
 /// Check mode: what running it would be.
-fn predict(wanted: &Wanted) -> Done {
+fn predict(wanted: &Wanted, unsettled: bool) -> Done {
     if wanted.has_commands_as_guards() {
-        return Done::new(Outcome::Unpredicted, "unless and onlyIf are not run in a check", []);
+        return unpredicted(match wanted.check_safe && unsettled {
+            true => "an earlier task would change the machine before unless and onlyIf look",
+            false => "unless and onlyIf are not run in a check, but with checkSafe: true",
+        });
     }
     if wanted.creates.is_some() || wanted.removes.is_some() {
-        return Done::new(Outcome::Changed, "would run", []);
+        return would_run();
     }
-    Done::new(Outcome::Unpredicted, "nobody can tell what a command without creates or removes would do", [])
+    unpredicted("nobody can tell what a command without creates or removes would do")
+}
+
+fn would_run() -> Done {
+    Done::new(Outcome::Changed, "would run", [])
+}
+
+fn unpredicted(why: &str) -> Done {
+    Done::new(Outcome::Unpredicted, why, [])
 }
 
 fn judge(wanted: &Wanted, ended: Ended, stdout: &Capture, stderr: &Capture, scope: &Scope<'_>) -> Done {

@@ -24,7 +24,7 @@ mod unsynced;
 mod waiting;
 mod walk;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -72,10 +72,21 @@ pub struct Host {
     /// Of this machine, and of the root folder.
     accounts: Mutex<[Option<Read>; 2]>,
     buffer: Mutex<Vec<u8>>,
-    foreseen: Mutex<BTreeSet<String>>,
+    foreseen: Mutex<BTreeMap<String, Foreseen>>,
     /// Dropped before what it waits with.
     bus: Mutex<Option<Bus>>,
     waiting: Mutex<Option<waiting::Waiting>>,
+}
+
+/// What a check expects at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Foreseen {
+    /// A directory.
+    Directory,
+    /// Something else.
+    Other,
+    /// Nothing.
+    Gone,
 }
 
 /// Accounts, and when they were read.
@@ -240,9 +251,19 @@ impl Host {
         })
     }
 
-    /// Says that a directory would be there, had this not been a check; tasks that come later count on it.
-    pub(crate) fn foresee(&self, path: &str) {
-        locked(&self.foreseen).insert(path.to_owned());
+    /// Says what would be at a path, had this not been a check; tasks that come later count on it.
+    pub(crate) fn foresee(&self, path: &str, foreseen: Foreseen) {
+        locked(&self.foreseen).insert(path.to_owned(), foreseen);
+    }
+
+    /// Forgets what an earlier check expected: something was really done.
+    pub(crate) fn foresee_nothing(&self) {
+        locked(&self.foreseen).clear();
+    }
+
+    /// Whether something would be at the path, as far as an earlier task of this check says.
+    pub(crate) fn foreseen(&self, path: &str) -> Option<bool> {
+        locked(&self.foreseen).get(path).map(|foreseen| *foreseen != Foreseen::Gone)
     }
 
     /// Owner and group of what is made in the directory when the book does not say: root's, or ours if we are not root.
@@ -255,7 +276,8 @@ impl Host {
 
     /// Whether an earlier task of this check would have made the directory that the path is in.
     pub(crate) fn parent_is_foreseen(&self, path: &str) -> bool {
-        path.rsplit_once('/').is_some_and(|(parent, _)| locked(&self.foreseen).contains(parent))
+        path.rsplit_once('/')
+            .is_some_and(|(parent, _)| locked(&self.foreseen).get(parent) == Some(&Foreseen::Directory))
     }
 
     /// The number of the user that this program works as.

@@ -18,6 +18,7 @@ mod parameters;
 mod print;
 mod service;
 mod sleep;
+mod variable;
 mod wait;
 
 use lockstep_apis::v1alpha::Value;
@@ -69,6 +70,7 @@ static ACTIONS: &[&dyn Action] = &[
     &sleep::Sleep,
     &account::USER_ABSENT,
     &account::USER_PRESENT,
+    &variable::Set,
     &wait::FOR,
 ];
 

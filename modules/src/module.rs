@@ -86,6 +86,9 @@ fn judged(refusal: Refusal, check: bool) -> Done {
 type Shown = (String, Option<String>);
 
 fn try_converge(module: &impl Module, scope: &mut Scope<'_>) -> Result<Option<Shown>, Done> {
+    if scope.check && scope.host.foreseen(module.path()).is_some() {
+        return Err(Done::new(Outcome::Unpredicted, "an earlier task would change it first", []));
+    }
     let observed = module.observe(scope.host).map_err(|refusal| judged(refusal, scope.check))?;
     let difference = module.difference(scope.host, &observed).map_err(|refusal| judged(refusal, scope.check))?;
     let Some(change) = difference else { return Ok(None) };
@@ -95,6 +98,7 @@ fn try_converge(module: &impl Module, scope: &mut Scope<'_>) -> Result<Option<Sh
         module.foresee(scope.host);
     } else {
         module.apply(observed, change, scope)?;
+        scope.host.foresee_nothing();
     }
     Ok(Some((summary, text)))
 }

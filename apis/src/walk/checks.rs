@@ -13,6 +13,9 @@ use crate::{
 /// Most bytes of all annotations of an object together.
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
 
+/// Longest name of a variable, as of a task's id.
+const MAX_VARIABLE_NAME: usize = 63;
+
 /// Labels with this prefix are the system's.
 pub(crate) const RESERVED_LABEL_PREFIX: &str = "lockstep/";
 
@@ -23,6 +26,13 @@ pub(super) fn message(walk: &mut Walk<'_, '_>, message: &Message, node: &Node<'_
             annotations(walk, node, path);
         }
         "Targets" => targets(walk, node, path),
+        "TaskBookSpec" | "RunDefaults" => variables(walk, node, path, "variables"),
+        "VariableSet" => variables(walk, node, path, "values"),
+        "RunSpec" => variables(walk, node, path, "set"),
+        "VariablesSpec" => {
+            variables(walk, node, path, "static");
+            every_match(walk, node, path);
+        }
         "Task" => {
             environment(walk, node, path);
             block(walk, node, path);
@@ -98,6 +108,61 @@ fn targets(walk: &mut Walk<'_, '_>, node: &Node<'_>, path: &Path<'_>) {
     if all && (given("nodes") || given("nodeGroups")) {
         let message = "`all: true` and a choice of nodes exclude each other; leave one out";
         walk.violations.push(node.at, path, "OneOf", message);
+    }
+}
+
+/// Words of CEL's grammar that no field may be called by.
+const RESERVED: [&str; 22] = [
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "false",
+    "for",
+    "function",
+    "if",
+    "import",
+    "in",
+    "let",
+    "loop",
+    "namespace",
+    "null",
+    "package",
+    "return",
+    "true",
+    "var",
+    "void",
+    "while",
+    "__proto__",
+];
+
+/// Names that expressions can read as `vars.NAME`.
+fn variables(walk: &mut Walk<'_, '_>, spec: &Node<'_>, path: &Path<'_>, field: &str) {
+    let Some(entries) = spec.get(field).and_then(Node::entries) else { return };
+    let path = Path::Field(path, field);
+    for entry in entries {
+        let key = &*entry.key;
+        let word = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && key.len() <= MAX_VARIABLE_NAME;
+        if !word || RESERVED.contains(&key) {
+            let why = if word { "it is a word of the language" } else { "letters, digits and `_`, at most 63" };
+            let message = format!("{} cannot be read as `vars.NAME`: {why}", shown(key));
+            walk.violations.push(entry.at, &Path::Field(&path, key), "InvalidName", message);
+        }
+    }
+}
+
+/// Variables are for every node that matches, not for some of them.
+fn every_match(walk: &mut Walk<'_, '_>, spec: &Node<'_>, path: &Path<'_>) {
+    let Some(targets) = spec.get("targets") else { return };
+    for name in ["limit", "pick"] {
+        if let Some(given) = targets.get(name) {
+            let path = Path::Field(path, "targets");
+            let message = format!("variables are for every node that matches: leave `{name}` out");
+            walk.violations.push(given.at, &Path::Field(&path, name), "OneOf", message);
+        }
     }
 }
 

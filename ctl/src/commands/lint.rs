@@ -25,6 +25,8 @@ pub(crate) fn violations(object: &Object) -> Vec<Violation> {
     match &object.kind {
         Some(Kind::TaskBook(book)) => check::book(book),
         Some(Kind::Run(run)) => check::run(run),
+        Some(Kind::Variables(variables)) => check::variables(variables.spec.as_ref()),
+        Some(Kind::ClusterVariables(variables)) => check::variables(variables.spec.as_ref()),
         _ => Vec::new(),
     }
 }

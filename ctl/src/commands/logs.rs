@@ -1,7 +1,7 @@
 //! `lockstep logs`.
 
 use super::run_name;
-use crate::{cli::Logs, context::Session, error::Result};
+use crate::{cli::Logs, context::Session, error::Result, render::alike::Diffs};
 use lockstep_apis::v1alpha::{LogLine, LogsRequest, OutputStream};
 use std::{
     collections::BTreeMap,
@@ -26,6 +26,10 @@ pub(crate) async fn logs(session: &Session, logs: &Logs) -> Result<()> {
         .into_inner();
     let mut printer = Printer { one_node: logs.node.is_some(), open: BTreeMap::new() };
     while let Some(line) = stream.message().await? {
+        let is_diff = line.chunk.as_ref().is_some_and(|chunk| chunk.stream() == OutputStream::Diff);
+        if logs.diff && !is_diff {
+            continue;
+        }
         if printer.take(line).is_err() {
             // Whoever read us has gone, as `head` does.
             return Ok(());
@@ -33,6 +37,19 @@ pub(crate) async fn logs(session: &Session, logs: &Logs) -> Result<()> {
     }
     let _ = printer.finish();
     Ok(())
+}
+
+/// The diffs of a Run, by node and task.
+pub(crate) async fn diffs(session: &Session, run: &str) -> Result<Diffs> {
+    let request = LogsRequest { namespace: session.namespace.clone(), run: run.to_owned(), ..LogsRequest::default() };
+    let mut stream = session.runs().logs(request).await?.into_inner();
+    let mut diffs: BTreeMap<(String, String), Vec<u8>> = BTreeMap::new();
+    while let Some(line) = stream.message().await? {
+        let Some(chunk) = line.chunk.filter(|chunk| chunk.stream() == OutputStream::Diff) else { continue };
+        diffs.entry((line.node, line.task)).or_default().extend_from_slice(&chunk.data);
+    }
+    let text = |(key, bytes): (_, Vec<u8>)| (key, String::from_utf8_lossy(&bytes).into_owned());
+    Ok(diffs.into_iter().map(text).collect())
 }
 
 /// Prints whole lines: nodes write at once, and half lines of two of them make nonsense.

@@ -5,7 +5,11 @@ use crate::{
     cli::{Rerun, Retry, Run as Arguments, RunSpecArguments},
     context::Session,
     error::{Error, Result},
-    render::progress::Progress,
+    render::{
+        alike::{self, Diffs},
+        progress::Progress,
+        summary,
+    },
 };
 use lockstep_apis::{
     manifest,
@@ -30,7 +34,11 @@ pub(crate) async fn run(session: &Session, arguments: &Arguments) -> Result<()> 
             namespace: session.namespace.clone(),
             ..Metadata::default()
         }),
-        spec: Some(spec(session, Some(book), &arguments.spec).await?),
+        spec: Some(RunSpec {
+            check: arguments.check,
+            diff: arguments.diff,
+            ..spec(session, Some(book), &arguments.spec).await?
+        }),
         status: None,
     };
     create(session, run, arguments.wait).await
@@ -220,7 +228,15 @@ async fn follow(session: &Session, created: Object, how: &str, wait: bool) -> Re
     progress.close();
     let request = RunRequest { namespace: metadata.namespace, name: metadata.name };
     let nodes = session.runs().nodes(request).await?.into_inner().nodes;
-    print!("{}", crate::render::summary::run(&last, &nodes));
+    let spec = last.spec.clone().unwrap_or_default();
+    if spec.check || spec.diff {
+        let name = last.metadata.as_ref().map(|own| own.name.clone()).unwrap_or_default();
+        let diffs = if spec.diff { super::logs::diffs(session, &name).await? } else { Diffs::new() };
+        print!("{}", alike::nodes(&nodes, &diffs, spec.check));
+        print!("{}", summary::end(&last, &nodes));
+    } else {
+        print!("{}", summary::run(&last, &nodes));
+    }
     let status = last.status.unwrap_or_default();
     match status.phase() {
         RunPhase::Succeeded if status.nodes.as_ref().is_some_and(|n| n.unreachable > 0) => Err(Error::NodesSkipped),

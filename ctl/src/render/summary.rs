@@ -10,8 +10,6 @@ const NAMES: usize = 8;
 /// The last words of `run --wait`.
 pub(crate) fn run(run: &Run, nodes: &[RunNode]) -> String {
     let mut out = String::new();
-    let status = run.status.clone().unwrap_or_default();
-    let name = run.metadata.as_ref().map_or("", |m| m.name.as_str());
     let mut alike: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
     for node in nodes {
         let why = match node.state.as_str() {
@@ -26,6 +24,16 @@ pub(crate) fn run(run: &Run, nodes: &[RunNode]) -> String {
         let why = if why.is_empty() { String::new() } else { format!("  {why}") };
         let _ = writeln!(out, "  {state:<11} {}{tail}{why}", names[..names.len().min(NAMES)].join(" "));
     }
+    out.push_str(&end(run, nodes));
+    out
+}
+
+/// The Run's own lines: how it ended, and what can be done about it.
+pub(crate) fn end(run: &Run, nodes: &[RunNode]) -> String {
+    let mut out = String::new();
+    let status = run.status.clone().unwrap_or_default();
+    let name = run.metadata.as_ref().map_or("", |m| m.name.as_str());
+    let is_check = run.spec.as_ref().is_some_and(|spec| spec.check);
     let took = match (&status.started_at, &status.finished_at) {
         (Some(from), Some(to)) => {
             let ms = (to.seconds - from.seconds) * 1000 + i64::from(to.nanos - from.nanos) / 1_000_000;
@@ -41,8 +49,9 @@ pub(crate) fn run(run: &Run, nodes: &[RunNode]) -> String {
     };
     let _ = writeln!(
         out,
-        "run/{name} {}{took}{reason}; {}",
+        "run/{name} {}{took}{reason}; {}{}",
         phase_word(phase),
+        if is_check { "a check, nothing was changed; " } else { "" },
         status.nodes.as_ref().map(counts).unwrap_or_else(|| "no nodes".into())
     );
     if !status.held_nodes.is_empty() {
@@ -52,7 +61,7 @@ pub(crate) fn run(run: &Run, nodes: &[RunNode]) -> String {
             status.held_nodes.join(" ")
         );
     }
-    if matches!(phase, RunPhase::Failed) && nodes.iter().any(|n| !n.tasks.is_empty()) {
+    if matches!(phase, RunPhase::Failed) && !is_check && nodes.iter().any(|n| !n.tasks.is_empty()) {
         let _ = writeln!(out, "`lockstep logs {name}` shows what tasks printed, `lockstep retry {name}` does the rest");
     }
     out

@@ -4,7 +4,7 @@ use super::{counts, grid::Grid, phase_word, plural, safe, screen::Screen};
 use lockstep_apis::{
     kinds::Kind,
     timestamp,
-    v1alpha::{EventSeverity, Node, NodeGroup, Object, Run, TaskBook, Value, object::Kind as Message},
+    v1alpha::{EventSeverity, Node, NodeGroup, Object, Run, TaskBook, Value, VariablesSpec, object::Kind as Message},
 };
 use std::{
     collections::BTreeMap,
@@ -151,6 +151,8 @@ fn headings_of(kind: &Kind) -> &'static [&'static str] {
         "TaskBook" => &["NAME", "TASKS", "ROLLOUT", "AGE"],
         "Run" => &["NAME", "PHASE", "BOOK", "NODES", "BY", "AGE"],
         "Lock" => &["NAME", "STATE", "HELD BY", "WAITING", "AGE"],
+        "Variables" | "ClusterVariables" => &["NAME", "FOR", "PRIORITY", "NAMES", "AGE"],
+        "ClusterVariablesBinding" => &["NAME", "BINDS", "NAMESPACES", "AGE"],
         "Event" => &["TIME", "SEVERITY", "TYPE", "REGARDING", "MESSAGE"],
         _ => &["NAME", "AGE"],
     }
@@ -178,8 +180,30 @@ fn cells(object: &Object) -> Vec<String> {
         }
         Some(Message::Run(run)) => run_cells(run),
         Some(Message::Lock(lock)) => super::locks::cells(lock),
+        Some(Message::Variables(variables)) => variables_cells(variables.spec.as_ref()),
+        Some(Message::ClusterVariables(variables)) => variables_cells(variables.spec.as_ref()),
+        Some(Message::ClusterVariablesBinding(binding)) => {
+            let spec = binding.spec.clone().unwrap_or_default();
+            let namespaces = if spec.selector.is_empty() { spec.namespaces.join(" ") } else { spec.selector };
+            vec![safe(&spec.cluster_variables.join(" "), 60), safe(&namespaces, 60)]
+        }
         _ => Vec::new(),
     }
+}
+
+/// For whom, how strong, and what.
+fn variables_cells(spec: Option<&VariablesSpec>) -> Vec<String> {
+    let spec = spec.cloned().unwrap_or_default();
+    let targets = spec.targets.unwrap_or_default();
+    let mut parts = targets.nodes;
+    parts.extend(targets.node_groups.iter().map(|group| format!("+{group}")));
+    parts.extend(Some(targets.selector).filter(|text| !text.is_empty()));
+    parts.extend(Some(targets.r#where).filter(|text| !text.is_empty()).map(|text| format!("where {text}")));
+    if parts.is_empty() {
+        parts.push("every node".into());
+    }
+    let names: Vec<&str> = spec.r#static.keys().map(String::as_str).collect();
+    vec![safe(&parts.join(" "), 60), spec.priority.to_string(), safe(&names.join(" "), 60)]
 }
 
 fn run_cells(run: &Run) -> Vec<String> {
@@ -188,6 +212,7 @@ fn run_cells(run: &Run) -> Vec<String> {
         [] => plural(u32::try_from(spec.tasks.len()).unwrap_or(u32::MAX), "task"),
         books => books.join(","),
     };
+    let what = if spec.check { format!("{what} (check)") } else { what };
     let phase = match (phase_word(status.phase()), status.reason.as_str()) {
         (phase, reason) if reason.is_empty() || reason == phase => phase.to_owned(),
         (phase, reason) => format!("{phase} ({reason})"),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use lockstep_apis::v1alpha::{LockRequest, Run, RunOptions, Serialize, Targets, TaskBook, Violation};
+use lockstep_apis::v1alpha::{LockRequest, Run, RunOptions, Serialize, Targets, TaskBook, VariablesSpec, Violation};
 use lockstep_apis::violation::of_field;
 
 use crate::concurrency;
@@ -68,6 +68,15 @@ pub fn run(run: &Run) -> Vec<Violation> {
             let message = "only a book declares inputs: use `set` for the variables of a Run with tasks of its own";
             violations.push(of_field("UnknownInput", format!("spec.inputs.{name}"), message));
         }
+    }
+    violations
+}
+
+/// All that is wrong with variables beyond their text form.
+pub fn variables(spec: Option<&VariablesSpec>) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    if let Some(given) = spec.and_then(|spec| spec.targets.as_ref()) {
+        targets(given, "spec.targets", &mut violations);
     }
     violations
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_apis::v1alpha::{
     Approval, Config, EarlyEnd, Group, Input, LockRequest, Node, NodeGroup, OnNodeLost, OnUnreachable, Run, RunOptions,
-    RunSpec, Sealed, Segment, Snapshot, SnapshotNode, Targets, Task, TaskBook, Value, ValueMap, Violation, value::Kind,
+    RunSpec, Sealed, Segment, Snapshot, SnapshotNode, Targets, Task, TaskBook, Value, Violation,
 };
 use lockstep_apis::violation::of_field;
 use lockstep_apis::{duration, params};
@@ -17,6 +17,7 @@ use crate::check::tasks::{Checked, CheckedTask};
 use crate::outline::Outline;
 use crate::parameters::BookTexts;
 use crate::references::{References, Root};
+use crate::variables::{self, VariableSources, merged};
 
 mod delegate;
 mod gate;
@@ -24,8 +25,11 @@ mod order;
 mod pick;
 mod retry;
 mod segments;
-mod targets;
+pub(crate) mod targets;
 mod windows;
+
+/// The action whose result is the node's variables.
+pub const VARIABLE_SET: &str = "variable.set";
 
 /// Default of a Run's `timeout`, in milliseconds: a day.
 pub const RUN_TIMEOUT_MS: u64 = 24 * 3600 * 1000;
@@ -51,6 +55,8 @@ pub struct Admission<'a> {
     pub picks: &'a BTreeMap<String, Vec<String>>,
     /// The Config named `cluster`.
     pub config: Option<&'a Config>,
+    /// The objects that hold variables.
+    pub variables: VariableSources<'a>,
     /// Now, in milliseconds since the epoch: when the Run was created, if it does not say so itself.
     pub now_ms: u64,
     /// What a retry takes on. The book is not looked at then.
@@ -96,7 +102,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), violations: Vec::new() }
     }
 
@@ -149,7 +155,9 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
         .map_err(|violations| Rejection::of("InvalidInputs", violations))?;
     let inventory = targets::Inventory::new(admission.nodes, admission.groups, admission.picks);
     let chosen = choose(&sources, &inventory)?;
-    let serialized = sources.options.serialize.is_some() || sources.tasks.iter().any(|task| task.serialize.is_some());
+    let by_task = checked.tasks.iter().any(|own| own.task.serialize.is_some());
+    // A check has no windows.
+    let serialized = (sources.options.serialize.is_some() || by_task) && !sources.run.check;
     let on_unreachable = match sources.options.on_unreachable() {
         OnUnreachable::Unspecified if serialized => OnUnreachable::Fail,
         OnUnreachable::Unspecified => OnUnreachable::Skip,
@@ -159,9 +167,16 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
     let addresses = checked.tasks.iter().any(reads_addresses_elsewhere);
     let mut nodes: Vec<SnapshotNode> =
         chosen.iter().map(|node| snapshot_node(node, on_unreachable, labels.as_ref())).collect();
+    let layers = variables::layers(&admission.variables, admission.config, &inventory, &chosen)?;
+    if let Some(tie) = variables::ties(&layers, &chosen).first() {
+        return Err(Rejection::new("VariableTie", tie.to_string()));
+    }
     let cluster = segments::Nodes { inventory: &inventory, chosen: &chosen, on_unreachable };
-    let segments::Cut { groups, segments, delegates } =
+    let segments::Cut { mut groups, segments, delegates } =
         segments::cut(&outline, &checked, &sources.options, &cluster, &nodes)?;
+    if sources.run.check {
+        groups.iter_mut().for_each(windows::open_for_check);
+    }
     if addresses {
         nodes.iter_mut().zip(&chosen).for_each(|(node, of)| node.addresses = of.addresses());
     }
@@ -172,13 +187,20 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
         groups,
         segments,
         delegates,
-        picks: inventory.picks(),
-        locks: sources.locks.to_vec(),
-        approval: sources.approval,
+        // What a check chose is not remembered.
+        picks: if sources.run.check { Vec::new() } else { inventory.picks() },
+        locks: if sources.run.check { Vec::new() } else { sources.locks.to_vec() },
+        approval: if sources.run.check { None } else { sources.approval },
         inputs,
         variables: sources.variables,
         on_unreachable: on_unreachable.into(),
-        concurrent: sources.options.concurrent || sources.run.concurrent || only_reads(&checked.tasks),
+        concurrent: sources.run.check
+            || sources.options.concurrent
+            || sources.run.concurrent
+            || only_reads(&checked.tasks),
+        layers,
+        check: sources.run.check,
+        diff: sources.run.diff,
         ..Snapshot::default()
     };
     describe(&mut snapshot, admission, &sources.options);
@@ -266,22 +288,6 @@ fn merged_options(book: RunOptions, run: Option<&RunOptions>) -> RunOptions {
         concurrent: run.concurrent || book.concurrent,
         ordering: given(run.ordering, book.ordering),
     }
-}
-
-/// Maps merge deeply, everything else is replaced.
-fn merged(mut weak: BTreeMap<String, Value>, strong: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
-    for (name, value) in strong {
-        let below = weak.remove(name).and_then(|value| match value.kind {
-            Some(Kind::Map(map)) => Some(map.entries),
-            _ => None,
-        });
-        let value = match (below, value.as_map()) {
-            (Some(weak), Some(strong)) => Kind::Map(ValueMap { entries: merged(weak, strong) }).into(),
-            _ => value.clone(),
-        };
-        weak.insert(name.clone(), value);
-    }
-    weak
 }
 
 /// Actions that the cluster's Config does not allow.

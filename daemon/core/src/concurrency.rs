@@ -48,7 +48,9 @@ pub(crate) fn check(own: &Concurrency, declared: &BTreeSet<&str>, violations: &m
 /// The key and policy of a Run of this book. `None`: the book has none, or `Allow`. Errors: inputs that do not fit, or
 /// a key that they do not make.
 pub fn of_run(book: &TaskBookSpec, run: &RunSpec) -> Result<Option<Concurrency>, Vec<Violation>> {
-    let Some(own) = book.concurrency.as_ref().filter(|own| own.given_policy() != ConcurrencyPolicy::Allow) else {
+    // A check is in nobody's way.
+    let own = book.concurrency.as_ref().filter(|own| own.given_policy() != ConcurrencyPolicy::Allow && !run.check);
+    let Some(own) = own else {
         return Ok(None);
     };
     let inputs = inputs::resolve(&book.inputs, &run.inputs)?;

@@ -9,6 +9,7 @@ use lockstep_apis::v1alpha::{Value, ValueMap, value::Kind};
 
 use crate::expression::{EvaluationError, EvaluationErrorKind};
 use crate::references::Root;
+use crate::variables::merged;
 
 /// The names and their values. Cloning is cheap: clones share everything but what is set on them afterwards.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +114,13 @@ impl Context {
     /// `vars`, without a copy.
     pub fn with_own_variables(self, variables: BTreeMap<String, Value>) -> Self {
         self.with(|fixed| fixed.vars = Some(Kind::Map(ValueMap { entries: variables }).into()))
+    }
+
+    /// Merges into `vars`.
+    pub fn add_variables(&mut self, values: &BTreeMap<String, Value>) {
+        let vars = &mut Arc::make_mut(&mut self.fixed).vars;
+        let weak = vars.take().and_then(|vars| vars.as_map().cloned()).unwrap_or_default();
+        *vars = Some(Kind::Map(ValueMap { entries: merged(weak, values) }).into());
     }
 
     /// `inputs`.
@@ -226,6 +234,20 @@ impl Context {
         Ok(())
     }
 
+    /// From now on what reads this variable is unknown: in a check, for one that a task sets that did not run.
+    pub fn mark_variable_unknown(&mut self, name: &str) {
+        self.mark_unknown(&unknown_variable(name));
+    }
+
+    /// Refuses a variable that is unknown.
+    pub(crate) fn known_variable(&self, name: &str) -> Result<(), EvaluationError> {
+        if !self.unknown.is_empty() && self.unknown.contains(&unknown_variable(name)) {
+            let message = format!("depends on the variable `{name}`, whose task does not run in a check");
+            return Err(EvaluationError { message, kind: EvaluationErrorKind::Unknown });
+        }
+        Ok(())
+    }
+
     /// The value of a first name.
     pub(crate) fn root(&self, root: Root) -> Result<&Value, EvaluationError> {
         let fixed = &self.fixed;
@@ -249,6 +271,11 @@ impl Context {
         };
         value.ok_or_else(|| EvaluationError::wrong(format!("`{}` is not known here", root.name())))
     }
+}
+
+/// How a variable stands among the ids of tasks, none of which has a dot.
+pub(crate) fn unknown_variable(name: &str) -> String {
+    format!("vars.{name}")
 }
 
 fn insert(map: &mut Value, id: &str, value: Value) {

@@ -25,7 +25,7 @@ pub struct Fall {
 /// - After a task failed, the rest of its part is left out. Of the body of a block, `rescue` follows; then `always`.
 /// - A failure that no `rescue` ended well for is the block's, and so on outwards.
 /// - After a cancel only `always` of blocks that were begun is left.
-/// - A handler is due if a task that notifies it was Changed, and nothing failed.
+/// - A handler is due if a task that notifies it was Changed or, in a check, Unpredicted, and nothing failed.
 /// - Where a block goes on in a later segment, its `rescue` and `always` are only for those who fail here.
 #[derive(Clone, Debug)]
 pub struct Course<'w> {
@@ -46,6 +46,8 @@ pub struct Course<'w> {
     cancelled: bool,
     /// Handlers that are to be done.
     notified: BTreeSet<u32>,
+    /// Of a check: handlers that are notified if a task changes something of which nobody can tell.
+    doubted: BTreeSet<u32>,
 }
 
 impl<'w> Course<'w> {
@@ -63,6 +65,7 @@ impl<'w> Course<'w> {
             failed: BTreeSet::new(),
             cancelled: false,
             notified: BTreeSet::new(),
+            doubted: BTreeSet::new(),
         }
     }
 
@@ -76,7 +79,7 @@ impl<'w> Course<'w> {
     pub fn due(&mut self) -> Option<usize> {
         while let Some(task) = self.tasks.get(self.at) {
             self.move_to(&task.within);
-            let wanted = !task.handler || self.notified.contains(&task.index);
+            let wanted = !task.handler || self.notified.contains(&task.index) || self.doubted.contains(&task.index);
             if wanted && self.is_for_now(&task.within) {
                 return Some(self.at);
             }
@@ -91,10 +94,18 @@ impl<'w> Course<'w> {
         self.entered.extend(self.open.iter().map(|place| place.block));
         let rescues = self.open.iter().filter(|place| place.part() == BlockPart::Rescue);
         self.rescuing.extend(rescues.map(|place| place.block));
-        if report.outcome() == Outcome::Changed {
-            self.notified.extend(self.tasks.get(self.at).into_iter().flat_map(|task| &task.notify));
+        let notify = self.tasks.get(self.at).into_iter().flat_map(|task| &task.notify);
+        match report.outcome() {
+            Outcome::Changed => self.notified.extend(notify),
+            Outcome::Unpredicted => self.doubted.extend(notify),
+            _ => {}
         }
         self.pass(if report.ignored { Outcome::Ok } else { report.outcome() });
+    }
+
+    /// Whether the task that is due is a handler, and only tasks of which nobody can tell may notify it.
+    pub fn is_in_doubt(&self) -> bool {
+        self.tasks.get(self.at).is_some_and(|task| task.handler && !self.notified.contains(&task.index))
     }
 
     /// A cancel came before the task that was due could start.

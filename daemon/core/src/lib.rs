@@ -17,6 +17,7 @@ pub mod recovery;
 pub mod references;
 pub mod step;
 pub mod template;
+pub mod variables;
 pub mod world;
 
 #[cfg(test)]

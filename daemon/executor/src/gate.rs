@@ -199,6 +199,7 @@ impl Segment<'_> {
             &mut Scope {
                 host: self.host,
                 check: false,
+                unsettled: false,
                 diff: false,
                 sensitive: false,
                 environment: &given.environment,

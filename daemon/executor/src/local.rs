@@ -155,6 +155,7 @@ pub fn run(
         output_limit: u64::MAX,
         check: run.check,
         diff: run.diff,
+        unsettled: false,
         context: surroundings::context(&work, &host, &prepared)
             .with_nodes([(&work.node_name[..], &work.node_labels)])
             .alone(&work.node_name)
@@ -246,6 +247,7 @@ fn snapshot(local: &LocalRun, texts: &BookTexts) -> Result<Snapshot, LocalError>
         groups: &[],
         picks: &BTreeMap::new(),
         config: None,
+        variables: Default::default(),
         now_ms: now_ms(),
         retry: None,
     };

@@ -9,7 +9,10 @@ use std::{
 };
 
 use lockstep_apis::v1alpha::{CompiledTask, Outcome, OutputChunk, OutputStream, TaskReport, Value};
-use lockstep_core::{context::Context, course::Course, expression::EvaluationError, parameters::TaskTexts};
+use lockstep_core::{
+    compile::VARIABLE_SET, context::Context, course::Course, expression::EvaluationError, parameters::TaskTexts,
+    variables::variables_of,
+};
 use lockstep_modules::{Action, Cancel, Done, Host, Scope, Stream, Unsynced};
 
 use crate::{
@@ -45,6 +48,8 @@ pub(crate) struct Segment<'a> {
     pub output_limit: u64,
     pub check: bool,
     pub diff: bool,
+    /// In a check: an earlier task would have changed the machine.
+    pub unsettled: bool,
     pub context: Context,
     pub masker: Masker,
     /// What commands see as [`FENCE_TOKEN`]; 0: nothing.
@@ -112,7 +117,7 @@ impl Segment<'_> {
             if !task.within.is_empty() {
                 self.tell_failure(tasks, course, || reports.iter().chain(known));
             }
-            let report = self.one(prepared, ledger)?;
+            let report = self.one(prepared, course.is_in_doubt(), ledger)?;
             course.ended(&report);
             reports.push(report);
         }
@@ -157,10 +162,12 @@ impl Segment<'_> {
     fn one(
         &mut self,
         Prepared { task, texts, gate }: &Prepared<'_>,
+        is_in_doubt: bool,
         ledger: &mut dyn Ledger,
     ) -> Result<TaskReport, JournalError> {
         let (started, at_ms) = (Instant::now(), now_ms());
         let ended = match (texts, gate) {
+            _ if is_in_doubt => Ended::new(Outcome::Unpredicted, "nobody can tell whether it would be notified"),
             (_, Some(Ok(gate))) => self.gate(task, gate, at_ms, ledger)?,
             (Ok(texts), None) => self.whole(task, texts, at_ms, ledger)?,
             (Err(message), None) | (_, Some(Err(message))) => Ended::failed(message.as_str()),
@@ -229,6 +236,7 @@ impl Segment<'_> {
         let ended = loop {
             let done = self.perform(action, task, given, &mut output, ledger);
             let ended = results::judge(task, texts, done, &self.context, self.check);
+            let ended = if self.check && self.unsettled { results::softened(task, ended) } else { ended };
             match tries.after(ended, &self.context) {
                 Next::Again(interval) if lockstep_modules::rest(self.switch(), interval) => {
                     break tries.cancelled();
@@ -279,6 +287,7 @@ impl Segment<'_> {
                 host: self.host,
                 check: self.check,
                 diff: self.diff && !silent,
+                unsettled: self.unsettled,
                 sensitive: silent,
                 environment: &given.environment,
                 user: named(&given.user),
@@ -305,6 +314,7 @@ impl Segment<'_> {
             task: task.index,
             outcome: ended.outcome as i32,
             attempts: ended.attempts,
+            unknown: ended.is_unknown,
             // What was never tried is the book's fault, not the machine's.
             ignored: task.ignore_errors && ended.outcome == Outcome::Failed && ended.attempts > 0,
             ..Default::default()
@@ -314,9 +324,7 @@ impl Segment<'_> {
         if is_bare {
             results::append(&mut report.message, "its secret is too short to be masked in what later tasks print");
         }
-        if ended.is_unknown {
-            self.context.mark_unknown(&task.id);
-        }
+        self.settle(task, &report);
         if let Some(result) = result {
             match results::size(&result) {
                 size if size > results::MAX_RESULT_BYTES => {
@@ -337,7 +345,7 @@ impl Segment<'_> {
 
     /// The result if others may read it, and whether it is a secret that cannot be masked.
     fn kept_result(&mut self, task: &CompiledTask, ended: &Ended) -> (Option<Value>, bool) {
-        if !(task.keep_result || task.shared || task.secret) {
+        if ended.is_unknown || !(task.keep_result || task.shared || task.secret) {
             return (None, false);
         }
         let mut result = results::value(ended, task.sensitive && !task.secret);
@@ -364,8 +372,22 @@ impl Segment<'_> {
         results::clipped(masked)
     }
 
+    /// Notes what a check cannot know after this task.
+    pub(crate) fn settle(&mut self, task: &CompiledTask, report: &TaskReport) {
+        if report.unknown {
+            self.context.mark_unknown(&task.id);
+            variables_of(task).for_each(|name| self.context.mark_variable_unknown(name));
+        }
+        self.unsettled |= self.check && matches!(report.outcome(), Outcome::Changed | Outcome::Unpredicted);
+    }
+
     /// Later tasks may read the result.
     pub(crate) fn learn(&mut self, task: &CompiledTask, result: Value) {
+        if task.action == VARIABLE_SET
+            && let Some(values) = result.get("values").and_then(Value::as_map)
+        {
+            self.context.add_variables(values);
+        }
         if task.shared {
             self.context.add_shared(&task.id, result.clone());
         }

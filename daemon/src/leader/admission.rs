@@ -17,6 +17,7 @@ use crate::cache::State;
 use crate::clock::now_ms;
 use crate::delivery::{open_result, shared_place};
 use crate::sealing::{KeyRing, Place};
+use crate::variables::VariableObjects;
 
 /// All that an admission depends on, taken out of the cache so that compiling does not hold it.
 pub struct Gathered {
@@ -26,6 +27,7 @@ pub struct Gathered {
     groups: Vec<Arc<Object>>,
     picks: BTreeMap<String, Vec<String>>,
     config: Option<Arc<Object>>,
+    variables: VariableObjects,
     retry: Option<Earlier>,
     now_ms: u64,
 }
@@ -119,6 +121,7 @@ pub fn gather(
         groups: cache.objects(&keys::object_prefix("nodegroups", None)).map(|(_, object)| object.clone()).collect(),
         picks: cache.world().picks(&metadata.namespace),
         config: cache.object(&keys::object("configs", "", "cluster")).cloned(),
+        variables: VariableObjects::of(cache, &metadata.namespace),
         retry,
         now_ms,
         run,
@@ -149,17 +152,19 @@ impl Gathered {
             sealed_shared: &earlier.sealed_shared,
             owed: &earlier.owed,
         });
-        let admission = Admission {
-            run: &self.run,
-            book: self.book.as_deref().and_then(as_book),
-            nodes: &nodes,
-            groups: &groups,
-            picks: &self.picks,
-            config: self.config.as_deref().and_then(as_config),
-            now_ms: self.now_ms,
-            retry,
-        };
-        compile::compile(&admission)
+        self.variables.lend(|variables| {
+            compile::compile(&Admission {
+                run: &self.run,
+                book: self.book.as_deref().and_then(as_book),
+                nodes: &nodes,
+                groups: &groups,
+                picks: &self.picks,
+                config: self.config.as_deref().and_then(as_config),
+                variables: *variables,
+                now_ms: self.now_ms,
+                retry,
+            })
+        })
     }
 }
 

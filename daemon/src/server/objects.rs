@@ -32,6 +32,7 @@ mod entering;
 mod intake;
 mod listing;
 mod removal;
+mod ties;
 mod watching;
 mod writing;
 

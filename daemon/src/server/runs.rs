@@ -8,7 +8,7 @@ use futures::Stream;
 use lockstep_apis::commit::Commit;
 use lockstep_apis::v1alpha::{
     ApproveRequest, EventSeverity, LogLine, LogsRequest, PlanRequest, PlanResponse, ReleaseRequest, Run, RunApproval,
-    RunNodesResponse, RunRequest,
+    RunNodesResponse, RunRequest, VariablesRequest, VariablesResponse,
 };
 use lockstep_apis::violation::{of_field, shown};
 use lockstep_apis::{name, timestamp};
@@ -27,6 +27,7 @@ use crate::store::StoreError;
 mod output;
 mod plan;
 mod retry;
+mod variables;
 
 /// How often somebody else may be faster: gates are written by admins and the leader only.
 const ATTEMPTS: usize = 8;
@@ -210,6 +211,10 @@ impl runs_server::Runs for RunsApi {
     async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
         let snapshot = self.plan_of(request.into_inner()).await?;
         Ok(Response::new(PlanResponse { snapshot: Some(snapshot) }))
+    }
+
+    async fn variables(&self, request: Request<VariablesRequest>) -> Result<Response<VariablesResponse>, Status> {
+        Ok(Response::new(self.variables_of(request.into_inner()).await?))
     }
 
     type LogsStream = Pin<Box<dyn Stream<Item = Result<LogLine, Status>> + Send>>;

@@ -4,7 +4,7 @@ use lockstep_apis::v1alpha::Value;
 
 use super::invalid;
 use crate::action::{Done, Scope};
-use crate::host::{Host, HostError, Kind, Place, Seen};
+use crate::host::{Foreseen, Host, HostError, Kind, Place, Seen};
 use crate::module::{Module, Refusal};
 use crate::parameters::Parameters;
 
@@ -64,6 +64,10 @@ impl Module for AbsentPath {
 
     fn show(&self, _host: &Host, observed: &Self::Observed, (): &(), _sensitive: bool) -> String {
         format!("{}: {}\n", self.path, self.summary(observed, &()))
+    }
+
+    fn foresee(&self, host: &Host) {
+        host.foresee(&self.path, Foreseen::Gone);
     }
 
     fn apply(&self, observed: Self::Observed, (): (), scope: &mut Scope<'_>) -> Result<(), Done> {

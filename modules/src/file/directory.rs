@@ -4,7 +4,7 @@ use lockstep_apis::v1alpha::Value;
 
 use super::{Attributes, RawAttributes, Settled, invalid};
 use crate::action::{Done, Scope};
-use crate::host::{Host, HostError, Kind, Place, Seen};
+use crate::host::{Foreseen, Host, HostError, Kind, Place, Seen};
 use crate::module::{Module, Refusal};
 use crate::parameters::Parameters;
 
@@ -77,7 +77,7 @@ impl Module for ManagedDirectory {
     }
 
     fn foresee(&self, host: &Host) {
-        host.foresee(&self.path);
+        host.foresee(&self.path, Foreseen::Directory);
     }
 
     fn apply(&self, (place, seen): Self::Observed, change: Self::Change, scope: &mut Scope<'_>) -> Result<(), Done> {

@@ -6,7 +6,7 @@ use super::validate::Validation;
 use super::{Attributes, Settled};
 use crate::action::{Done, Scope};
 use crate::diff;
-use crate::host::{Content, Host, HostError, Kind, Place, Replacement, Seen, Temporary};
+use crate::host::{Content, Foreseen, Host, HostError, Kind, Place, Replacement, Seen, Temporary};
 use crate::module::{Module, Refusal};
 
 /// How often a file that changes while it is read is read again.
@@ -257,6 +257,10 @@ impl Module for FileState {
             _ => {}
         }
         diff::bounded(text)
+    }
+
+    fn foresee(&self, host: &Host) {
+        host.foresee(&self.path, Foreseen::Other);
     }
 
     fn apply(&self, observed: Observed, change: Change, scope: &mut Scope<'_>) -> Result<(), Done> {

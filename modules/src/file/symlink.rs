@@ -4,7 +4,7 @@ use lockstep_apis::v1alpha::Value;
 
 use super::invalid;
 use crate::action::{Done, Scope};
-use crate::host::{Host, HostError, Kind, Place};
+use crate::host::{Foreseen, Host, HostError, Kind, Place};
 use crate::module::{Module, Refusal};
 use crate::parameters::Parameters;
 
@@ -71,6 +71,10 @@ impl Module for Link {
 
     fn show(&self, _host: &Host, observed: &Self::Observed, (): &(), _sensitive: bool) -> String {
         format!("{}: {}\n", self.path, self.summary(observed, &()))
+    }
+
+    fn foresee(&self, host: &Host) {
+        host.foresee(&self.path, Foreseen::Other);
     }
 
     fn apply(&self, (place, target): Self::Observed, (): (), scope: &mut Scope<'_>) -> Result<(), Done> {

@@ -33,6 +33,13 @@ impl Unsynced {
         self.files.is_empty() && self.dirs.is_empty() && self.whole.is_empty()
     }
 
+    /// Takes over what another gathered.
+    pub fn append(&mut self, other: Unsynced) {
+        self.files.extend(other.files);
+        self.dirs.extend(other.dirs);
+        self.whole.extend(other.whole);
+    }
+
     /// Puts all on the disk. Afterwards nothing is unsynced.
     ///
     /// # Errors

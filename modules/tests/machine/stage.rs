@@ -93,6 +93,7 @@ impl Stage {
         };
         let mut scope = Scope {
             host: &self.host,
+            unsettled: false,
             check: self.check,
             diff: self.diff,
             sensitive: self.sensitive,

@@ -8,6 +8,7 @@ use lockstep_apis::violation::of_field;
 
 use super::gate::{self, CheckedGate};
 use super::{blocks, handlers, loops};
+use crate::compile::VARIABLE_SET;
 use crate::outline::{Leaf, Outline};
 use crate::parameters::{BookTexts, TaskTexts, WrongText};
 use crate::references::{Reference, References, Root};
@@ -135,6 +136,10 @@ fn is_secret(task: &Task) -> bool {
     task.register.as_ref().is_some_and(|register| register.secret)
 }
 
+fn sets_variables(task: &Task) -> bool {
+    task.action == VARIABLE_SET
+}
+
 fn rollout(own: &CheckedTask<'_>, serialized: bool, violations: &mut Vec<Violation>) {
     let (leaf, task) = (own.leaf, own.leaf.written);
     if serialized && task.serialize.is_some() {
@@ -153,6 +158,10 @@ fn rollout(own: &CheckedTask<'_>, serialized: bool, violations: &mut Vec<Violati
     }
     delegation(leaf, violations);
     blocks::sync_points(leaf, violations);
+    if is_secret(task) && sets_variables(task) {
+        let message = "variables are not sealed: `register` a `command.query` and read its result where it is needed";
+        violations.push(of_field("SecretExposed", leaf.field(".register"), message));
+    }
     if is_secret(task) && task.id.is_empty() && task.name.is_empty() {
         let message = "keeps a secret that nothing can read: give the task an `id`";
         violations.push(of_field("Required", leaf.field(".id"), message));
@@ -377,6 +386,12 @@ impl Book<'_, '_> {
             let given = task.parameters.as_ref().and_then(|parameters| parameters.get(name));
             given.and_then(Value::as_bool).unwrap_or(false)
         };
+        if let Some(secret) = self.secret_in(&texts.parameters.references_of("values")).filter(|_| sets_variables(task))
+        {
+            let message =
+                format!("puts the secret `{secret}` into variables, which are not sealed: read it where it is");
+            violations.push(of_field("SecretExposed", format!("{at}.{}.values", task.action), message));
+        }
         for name in ["argv", "shell", "args", "interpreter", "unless", "onlyIf", "validate"] {
             if let Some(secret) = self.secret_in(&with_items(texts, texts.parameters.references_of(name)))
                 && !allowed("secretArgv")

@@ -5,8 +5,7 @@ use std::cmp::Ordering;
 
 use lockstep_apis::v1alpha::{Value, value::Kind};
 
-use super::targets;
-use super::{AdmissionNode, Rejection};
+use super::{AdmissionNode, Rejection, targets};
 use crate::expression::{Expression, operators};
 
 /// A node's place in the order.

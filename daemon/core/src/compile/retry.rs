@@ -44,6 +44,9 @@ fn keep_nodes(snapshot: &mut Snapshot, admission: &Admission<'_>, retry: &Retry<
         nodes.push(node);
     }
     snapshot.nodes = nodes;
+    for layer in &mut snapshot.layers {
+        layer.nodes = layer.nodes.iter().filter_map(|node| places.get(node).copied()).collect();
+    }
     places
 }
 

@@ -13,7 +13,9 @@ use lockstep_apis::{duration, params};
 
 use super::delegate::{self, Choosing, Delegates};
 use super::targets::{self, Inventory};
-use super::{AdmissionNode, CheckedTask, EarlyEnd, Group, Rejection, RunOptions, Segment, gate, order, windows};
+use super::{
+    AdmissionNode, CheckedTask, EarlyEnd, Group, Rejection, RunOptions, Segment, VARIABLE_SET, gate, order, windows,
+};
 use crate::check;
 use crate::check::gate::CheckedGate;
 use crate::check::tasks::Checked;
@@ -317,7 +319,10 @@ impl Cutting<'_> {
             success: task.success.clone(),
             changed: task.changed.clone(),
             timeout_ms: task.timeout.as_ref().map_or(TASK_TIMEOUT_MS, duration::from_proto),
-            keep_result: shared || self.read.results.contains(&own.id) || self.read.all.contains(&own.id),
+            keep_result: shared
+                || task.action == VARIABLE_SET
+                || self.read.results.contains(&own.id)
+                || self.read.all.contains(&own.id),
             shared,
             secret: task.register.as_ref().is_some_and(|register| register.secret),
             sensitive: task.sensitive,

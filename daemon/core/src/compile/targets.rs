@@ -14,14 +14,14 @@ use crate::expression::{EvaluationError, Expression};
 use crate::references::Root;
 
 /// All nodes and groups, by name.
-pub(super) struct Inventory<'a> {
+pub(crate) struct Inventory<'a> {
     nodes: BTreeMap<&'a str, AdmissionNode<'a>>,
     groups: BTreeMap<&'a str, &'a NodeGroup>,
     picks: RefCell<Picks>,
 }
 
 impl<'a> Inventory<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         nodes: &[AdmissionNode<'a>],
         groups: &[&'a NodeGroup],
         picks: &BTreeMap<String, Vec<String>>,
@@ -39,12 +39,12 @@ impl<'a> Inventory<'a> {
     }
 
     /// Every node, in order of name.
-    pub(super) fn all(&self) -> Vec<AdmissionNode<'a>> {
+    pub(crate) fn all(&self) -> Vec<AdmissionNode<'a>> {
         self.nodes.values().copied().collect()
     }
 
     /// Those of `among` that the targets mean, in order of name.
-    pub(super) fn choose(
+    pub(crate) fn choose(
         &self,
         targets: &Targets,
         among: &[AdmissionNode<'a>],
@@ -78,6 +78,24 @@ impl<'a> Inventory<'a> {
             }
         }
         Ok(chosen)
+    }
+
+    /// The same for targets of objects that stay when nodes go: a name that no node has means none.
+    pub(crate) fn choose_known(
+        &self,
+        targets: &Targets,
+        among: &[AdmissionNode<'a>],
+    ) -> Result<Vec<AdmissionNode<'a>>, Rejection> {
+        let mut known = targets.clone();
+        let is_known = |name: &String| self.nodes.contains_key(name.as_str());
+        known.nodes.retain(is_known);
+        if let Some(exclude) = &mut known.exclude {
+            exclude.nodes.retain(is_known);
+        }
+        if known.nodes.is_empty() && !targets.nodes.is_empty() && targets.node_groups.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.choose(&known, among)
     }
 
     /// The names of nodes that are named, or belong to groups that are.
@@ -143,7 +161,7 @@ impl<'a> Inventory<'a> {
     }
 
     /// A sentence for targets that match nothing.
-    pub(super) fn nothing_matched(&self, targets: &Targets) -> String {
+    pub(crate) fn nothing_matched(&self, targets: &Targets) -> String {
         let mut parts = Vec::new();
         if !targets.nodes.is_empty() {
             parts.push(format!("nodes {}", targets.nodes.join(", ")));
@@ -165,7 +183,7 @@ impl<'a> Inventory<'a> {
     }
 }
 
-pub(super) fn name<'a>(node: &AdmissionNode<'a>) -> &'a str {
+pub(crate) fn name<'a>(node: &AdmissionNode<'a>) -> &'a str {
     node.node.metadata.as_ref().map_or("", |metadata| &metadata.name)
 }
 

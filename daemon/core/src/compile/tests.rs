@@ -61,6 +61,7 @@ impl Cluster {
             groups: &groups,
             picks: &self.picks,
             config: self.config.as_ref(),
+            variables: VariableSources::default(),
             now_ms: 1_000,
             retry,
         })
@@ -831,4 +832,81 @@ fn handlers_are_at_the_end_of_each_segment_that_may_notify_them() {
     let snapshot = cluster(1).compile(&run("  taskBooks: [web]"), Some(&book(&spec))).unwrap();
     let tasks = &snapshot.segments[0].tasks;
     assert_eq!((tasks[0].notify.as_slice(), tasks[1].index, tasks[1].handler), (&[4, 5][..], 4, true));
+}
+
+#[test]
+fn a_check_has_one_window_no_locks_and_goes_on_behind_failures() {
+    let book = book(
+        "  targets: {all: true}\n  runOptions: {serialize: 1}\n  locks: [shop]\n  tasks:\n  - {name: one, command.run: \
+         {argv: [id]}}\n  - {name: two, runOnce: true, command.run: {argv: [id]}}\n",
+    );
+    let snapshot =
+        cluster(3).down(2).compile(&run("  taskBooks: [web]\n  check: true\n  diff: true"), Some(&book)).unwrap();
+    assert_eq!(transcript(&snapshot), "all at once, FinishWindow after 4294967295: 3[n1 n2 n3]\n  all: one\n  n1: two");
+    assert!(snapshot.locks.is_empty() && snapshot.concurrent && snapshot.check && snapshot.diff);
+    assert_eq!(snapshot.nodes[1].early(), EarlyEnd::UnreachableSkipped);
+}
+
+#[test]
+fn variables_of_objects_are_kept_once_and_resolved_for_each_node() {
+    use lockstep_apis::v1alpha::Variables;
+    let variables = |yaml: &str| match decode(&format!("metadata: {{apiVersion: v1alpha, kind: Variables, {yaml}")).kind
+    {
+        Some(object::Kind::Variables(variables)) => variables,
+        other => panic!("{other:?}"),
+    };
+    let all = variables("name: all}\nspec: {static: {port: 1, dir: /srv}}");
+    let web = variables("name: web}\nspec: {targets: {selector: role=web}, static: {port: 2}}");
+    let own: [&Variables; 2] = [&web, &all];
+    let book = book(
+        "  targets: {selector: rank!=1}\n  variables: {mode: book}\n  tasks: [{name: a, command.run: {argv: [id]}}]",
+    );
+    let cluster = cluster(4);
+    let nodes: Vec<_> = cluster.nodes.iter().map(|(node, up)| AdmissionNode { node, up: *up }).collect();
+    let run = run("  taskBooks: [web]\n  set: {port: 9}");
+    let none = BTreeMap::new();
+    let admission = |run, own| Admission {
+        run,
+        book: Some(&book),
+        nodes: &nodes,
+        groups: &[],
+        picks: &none,
+        config: None,
+        variables: VariableSources { own, ..VariableSources::default() },
+        now_ms: 0,
+        retry: None,
+    };
+    let plain = self::run("  taskBooks: [web]");
+    let snapshot = compile(&admission(&plain, &own)).unwrap();
+    let sources: Vec<_> = snapshot.layers.iter().map(|layer| (layer.source.as_str(), layer.nodes.as_slice())).collect();
+    // Of the nodes n2, n3, n4 the second is a web node.
+    assert_eq!(sources, [("Variables/all", &[][..]), ("Variables/web", &[1])]);
+    let ports = |snapshot: &Snapshot| {
+        let port = |node| variables::of_snapshot(snapshot, node)["port"].as_integer().unwrap();
+        [0, 1, 2].map(port)
+    };
+    assert_eq!(ports(&snapshot), [1, 2, 1]);
+    assert_eq!(variables::of_snapshot(&snapshot, 0)["mode"].as_text(), Some("book"));
+    assert_eq!(ports(&compile(&admission(&run, &own)).unwrap()), [9, 9, 9]);
+
+    // A retry of the last two nodes has the same values for them, whatever the objects say by now.
+    let kept = BTreeSet::from(["uid-n3".to_owned(), "uid-n4".to_owned()]);
+    let (shared, sealed_shared) = (BTreeMap::new(), BTreeMap::new());
+    let all = BTreeMap::new();
+    let owed = BTreeMap::new();
+    let retry = Retry {
+        snapshot: &snapshot,
+        nodes: &kept,
+        shared: &shared,
+        sealed_shared: &sealed_shared,
+        all: &all,
+        owed: &owed,
+    };
+    let again = compile(&Admission { retry: Some(retry), ..admission(&plain, &[]) }).unwrap();
+    let port = |node| variables::of_snapshot(&again, node)["port"].as_integer().unwrap();
+    assert_eq!([0, 1].map(port), [2, 1]);
+
+    let tie = variables("name: tie}\nspec: {targets: {where: 'node.name == \"n3\"'}, static: {port: 3}}");
+    let refused = compile(&admission(&plain, &[&web, &tie])).unwrap_err();
+    assert_eq!(refused.reason, "VariableTie", "{refused}");
 }

@@ -37,6 +37,19 @@ pub(super) fn group(serialize: Option<&Serialize>, options: &RunOptions, nodes: 
     })
 }
 
+/// A check waits for nobody: all nodes are one window, without a gate, and no failure of one stops the others.
+pub(super) fn open_for_check(group: &mut Group) {
+    let nodes: Vec<u32> = group.windows.iter().flat_map(|window| window.nodes.iter().copied()).collect();
+    *group = Group {
+        windows: vec![Window { size: nodes.len() as u32, nodes }],
+        first_segment: group.first_segment,
+        segment_count: group.segment_count,
+        max_failures: u32::MAX,
+        on_failure: OnFailure::FinishWindow.into(),
+        ..Group::default()
+    };
+}
+
 fn windows(counts: &[CountOrPercent], nodes: &[u32]) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut rest = nodes;

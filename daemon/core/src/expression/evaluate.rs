@@ -238,6 +238,7 @@ pub(crate) fn own(value: Cow<'_, Value>, meter: &mut Meter) -> Result<Value, Eva
 fn known(operand: &Node, field: &str, context: &Context) -> Result<(), EvaluationError> {
     match operand {
         Node::Root(root @ (Root::Results | Root::Shared | Root::All)) => context.known(*root, field),
+        Node::Root(Root::Vars) => context.known_variable(field),
         _ => Ok(()),
     }
 }

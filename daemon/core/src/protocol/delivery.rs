@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 
 use lockstep_apis::{
     keys::Attempt,
-    v1alpha::{Sealed, Segment, TaskReport, Value, Work},
+    v1alpha::{CompiledTask, Outcome, Sealed, Segment, TaskReport, Value, Work},
 };
 use prost::Message;
 
+use crate::compile::VARIABLE_SET;
+use crate::context::unknown_variable;
+use crate::variables::{self, variables_of};
 use crate::world::{Plan, RunState, World};
 
 /// Most bytes of results over all nodes in one `Work`: a message has 4 MiB, and every node is given them.
@@ -71,7 +74,7 @@ pub fn work(world: &World, attempt: &Attempt) -> Option<Delivery> {
             delegate: plan.delegate(attempt.segment, node).cloned(),
             tasks: segment.tasks.clone(),
             inputs: snapshot.inputs.clone(),
-            variables: snapshot.variables.clone(),
+            variables: variables::of_snapshot(snapshot, node),
             known: assignment.known.clone(),
             blocks: segment.blocks.clone(),
             left_blocks: assignment.left_blocks.clone(),
@@ -79,6 +82,8 @@ pub fn work(world: &World, attempt: &Attempt) -> Option<Delivery> {
             grace_ms: snapshot.grace_ms,
             fence_ms: snapshot.fence_ms,
             fence_token,
+            check: snapshot.check,
+            diff: snapshot.diff,
             nodes: if segment.reads_nodes { snapshot.nodes.clone() } else { Vec::new() },
             ..Default::default()
         },
@@ -86,8 +91,12 @@ pub fn work(world: &World, attempt: &Attempt) -> Option<Delivery> {
     };
     delivery.add_known(run, plan, attempt, node);
     delivery.add_results(run, plan, attempt.segment, node);
+    delivery.add_set(run, plan, attempt.segment, node);
     delivery.add_shared(run, plan, segment);
     delivery.add_all(run, plan, segment);
+    if snapshot.check {
+        delivery.add_unknown(run, plan, attempt.segment, node);
+    }
     Some(delivery)
 }
 
@@ -125,6 +134,21 @@ impl Delivery {
         }
     }
 
+    /// Variables that this node's earlier segments set.
+    fn add_set(&mut self, run: &RunState, plan: &Plan, before: u32, node: u32) {
+        for segment in 0..before {
+            for (_, report) in reports(run, segment, node) {
+                if task(plan, segment, report.task).is_none_or(|task| task.action != VARIABLE_SET) {
+                    continue;
+                }
+                let values = report.result.as_ref().and_then(|result| result.get("values")).and_then(Value::as_map);
+                if let Some(values) = values {
+                    self.work.variables = variables::merged(std::mem::take(&mut self.work.variables), values);
+                }
+            }
+        }
+    }
+
     /// What other nodes left for all, and what a retried Run left.
     fn add_shared(&mut self, run: &RunState, plan: &Plan, segment: &Segment) {
         for id in &segment.reads_shared {
@@ -156,6 +180,30 @@ impl Delivery {
                 None => self.work.all_withheld.push(id.clone()),
             }
         }
+    }
+
+    /// What did not run in this check, and whether it would have changed the node.
+    fn add_unknown(&mut self, run: &RunState, plan: &Plan, before: u32, node: u32) {
+        for segment in 0..before {
+            let attempts = run.track(segment, node).map_or(&[][..], |track| &track.attempts);
+            let reports = attempts.iter().filter_map(|attempt| attempt.counted_report());
+            for report in reports.flat_map(|report| &report.tasks) {
+                self.work.unsettled |= matches!(report.outcome(), Outcome::Changed | Outcome::Unpredicted);
+                if let Some(task) = task(plan, segment, report.task).filter(|_| report.unknown) {
+                    self.work.unknown.push(task.id.clone());
+                    self.work.unknown.extend(variables_of(task).map(unknown_variable));
+                }
+            }
+        }
+        // Its producer did not run, or was stopped by what would fail there.
+        let sealed = |id: &String| self.sealed.iter().any(|value| value.place == Place::Shared && value.id == *id);
+        let segment = plan.segment(before).into_iter().flat_map(|segment| &segment.reads_shared);
+        let missing: Vec<String> =
+            segment.filter(|id| !self.work.shared.contains_key(*id) && !sealed(id)).cloned().collect();
+        self.work.unknown.extend(missing);
+        let all = plan.segment(before).into_iter().flat_map(|segment| &segment.reads_all);
+        let unknown: Vec<String> = all.filter(|id| is_unknown_somewhere(run, plan, id)).cloned().collect();
+        self.work.unknown.extend(unknown);
     }
 
     #[allow(clippy::too_many_arguments, reason = "one value and where it comes from")]
@@ -206,6 +254,17 @@ fn reports(run: &RunState, segment: u32, node: u32) -> impl Iterator<Item = (u32
     last.into_values()
 }
 
+/// In a check: whether what a task came to is not known on some node.
+fn is_unknown_somewhere(run: &RunState, plan: &Plan, id: &str) -> bool {
+    (0u32..).zip(&plan.snapshot.segments).any(|(at, segment)| {
+        let indices: Vec<u32> = segment.tasks.iter().filter(|task| task.id == *id).map(|task| task.index).collect();
+        let nodes = 0..plan.snapshot.nodes.len() as u32;
+        let tracks = nodes.filter(|_| !indices.is_empty()).filter_map(|node| run.track(at, node));
+        let reports = tracks.flat_map(|track| &track.attempts).filter_map(|attempt| attempt.counted_report());
+        reports.flat_map(|report| &report.tasks).any(|report| report.unknown && indices.contains(&report.task))
+    })
+}
+
 /// The segment and the task index that make a shared value.
 fn producer(plan: &Plan, id: &str) -> Option<(u32, u32)> {
     let segments = plan.snapshot.segments.iter().enumerate();
@@ -213,7 +272,10 @@ fn producer(plan: &Plan, id: &str) -> Option<(u32, u32)> {
     tasks.find(|(_, task)| task.shared && task.id == id).map(|(segment, task)| (segment, task.index))
 }
 
+fn task(plan: &Plan, segment: u32, index: u32) -> Option<&CompiledTask> {
+    plan.segment(segment)?.tasks.iter().find(|task| task.index == index)
+}
+
 fn task_id(plan: &Plan, segment: u32, index: u32) -> Option<String> {
-    let tasks = &plan.segment(segment)?.tasks;
-    tasks.iter().find(|task| task.index == index).map(|task| task.id.clone())
+    task(plan, segment, index).map(|task| task.id.clone())
 }

@@ -258,3 +258,48 @@ fn results_of_all_nodes_that_are_too_long_are_withheld_by_name() {
     let work = work(&f.world, &attempt).unwrap().work;
     assert!(work.all.is_empty() && work.all_withheld == ["t0"]);
 }
+
+#[test]
+fn a_check_hands_on_what_is_not_known_and_that_the_node_would_be_another() {
+    let mut f = Fixture::new();
+    let mut plan = with_barriers(plan("r", &["a", "b"], 2), 3);
+    plan.check = true;
+    plan.segments[2].reads_shared = vec!["made".to_owned()];
+    f.admit(plan);
+    f.settle();
+    for node in ["a", "b"] {
+        let attempt = f.claim(node);
+        let work = work(&f.world, &attempt).unwrap().work;
+        assert!(work.check && work.unknown.is_empty() && !work.unsettled);
+        let unknown = TaskReport { outcome: Outcome::Unpredicted.into(), unknown: true, ..Default::default() };
+        let report = Report { tasks: vec![unknown], ..Default::default() };
+        f.commit(super::report(&attempt, &report, false)).unwrap();
+    }
+    f.settle();
+    for node in ["a", "b"] {
+        let attempt = f.claim(node);
+        let work = work(&f.world, &attempt).unwrap().work;
+        assert_eq!((work.unknown, work.unsettled), (vec!["t0".to_owned()], true));
+        f.report(&attempt, Outcome::Ok);
+    }
+    f.settle();
+    let attempt = f.claim("a");
+    assert_eq!(work(&f.world, &attempt).unwrap().work.unknown, ["t0", "made"], "its producer did not run");
+}
+
+#[test]
+fn variables_that_a_segment_sets_are_there_in_the_next() {
+    let mut f = Fixture::new();
+    let mut plan = with_barriers(plan("r", &["a"], 1), 2);
+    plan.segments[0].tasks[0].action = "variable.set".to_owned();
+    plan.variables.insert("port".to_owned(), Value::from(1));
+    f.admit(plan);
+    f.settle();
+    let attempt = f.claim("a");
+    let values = Value::map([("values", Value::map([("port", Value::from(2))]))]);
+    let done = TaskReport { outcome: Outcome::Ok.into(), result: Some(values), ..Default::default() };
+    f.commit(super::report(&attempt, &Report { tasks: vec![done], ..Default::default() }, false)).unwrap();
+    f.settle();
+    let attempt = f.claim("a");
+    assert_eq!(work(&f.world, &attempt).unwrap().work.variables["port"], Value::from(2));
+}

@@ -249,6 +249,9 @@ fn start<'f>(
             if let (Root::Results | Root::Shared | Root::All, Some(id)) = (root, path.first()) {
                 context.known(root, id)?;
             }
+            if let (Root::Vars, Some(name)) = (root, path.first()) {
+                context.known_variable(name)?;
+            }
             Cow::Borrowed(context.root(root)?)
         }
         Base::Item(level) => Cow::Borrowed(at(level).value),

@@ -485,7 +485,8 @@ fn put_stored<T>(slot: &mut Option<Stored<T>>, entry: &Entry, value: T) {
 fn count(tasks: &mut TaskCounts, task: &TaskReport) {
     match task.outcome() {
         _ if task.ignored => tasks.ignored += 1,
-        Outcome::Ok | Outcome::Unpredicted => tasks.ok += 1,
+        Outcome::Ok => tasks.ok += 1,
+        Outcome::Unpredicted => tasks.unpredicted += 1,
         Outcome::Changed => tasks.changed += 1,
         Outcome::Failed => tasks.failed += 1,
         Outcome::Skipped => tasks.skipped += 1,

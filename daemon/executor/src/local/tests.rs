@@ -210,6 +210,120 @@ fn an_ignored_failure_is_told_and_the_book_goes_on() {
     assert_eq!(seen.not_reached, 1, "a condition that cannot be evaluated is no error to ignore");
 }
 
+/// Every path with its inode, times, mode and content.
+fn tree(folder: &Path) -> Vec<(std::path::PathBuf, u64, i64, i64, Vec<u8>)> {
+    use std::os::unix::fs::MetadataExt;
+    let seen = fs::symlink_metadata(folder).unwrap();
+    let content = if seen.is_file() { fs::read(folder).unwrap() } else { Vec::new() };
+    let mut found = vec![(folder.to_owned(), seen.ino(), seen.ctime(), seen.ctime_nsec(), content)];
+    if seen.is_dir() {
+        let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.sort();
+        entries.iter().for_each(|entry| found.extend(tree(entry)));
+    }
+    found
+}
+
+#[test]
+fn a_check_leaves_no_trace_and_says_what_the_run_then_does_or_that_nobody_can_tell() {
+    let books = [
+        WEB,
+        "
+    - {name: a, file.managed: {path: /a, content: x}}
+    - {name: same, file.managed: {path: /a, content: x}}
+    - {name: made, command.run: {argv: [touch, /nowhere/b], creates: /a}}
+    - {name: gone, file.absent: {path: /there}}
+    - {name: removes, command.run: {argv: [\"true\"], removes: /there}}
+    - {name: linked, file.symlink: {path: /l, target: a}}
+    - {name: twice, file.absent: {path: /l}}
+",
+        r#"
+    - {name: writes, command.run: {shell: 'echo 1 > "$LOCKSTEP_ROOT/made"'}}
+    - {name: reads, command.query: {shell: 'cat "$LOCKSTEP_ROOT/made"'}}
+    - {name: uses, file.managed: {path: /copy, content: "${{ results.reads.stdout }}"}}
+    - {name: chooses, when: results.reads.stdout == "1", file.managed: {path: /one, content: ""}}
+"#,
+        r#"
+    - {name: guarded, command.run: {argv: ["true"], unless: [test, -e, /], checkSafe: true}}
+    - {name: guards, command.run: {argv: ["true"], onlyIf: [test, -e, /], checkSafe: true}}
+    - {name: unsafe, command.run: {argv: ["true"], onlyIf: ["false"]}}
+    - {name: later, command.run: {argv: ["true"], onlyIf: ["false"], checkSafe: true}}
+"#,
+        r#"
+    - {name: tells, command.run: {argv: ["true"]}, notify: [follows]}
+    - {name: surely, file.managed: {path: /s, content: x}, notify: [certain]}
+  handlers:
+    - {name: follows, file.managed: {path: /f, content: x}}
+    - {name: certain, file.managed: {path: /c, content: x}}
+"#,
+    ];
+    for tasks in books {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("there"), "x").unwrap();
+        for turn in ["fresh", "converged"] {
+            let before = tree(root.path());
+            let checked = done(root.path(), tasks, |run| (run.check, run.diff) = (true, true));
+            assert_eq!(tree(root.path()), before, "{turn}: {tasks}");
+            let ran = done(root.path(), tasks, |_| {});
+            let told = format!("{turn}: {tasks}\n{:?}\n{:?}\n{:?}", checked.outcomes, checked.messages, ran.messages);
+            assert_eq!(checked.outcomes.len(), ran.outcomes.len(), "{told}");
+            for (foretold, came) in checked.outcomes.iter().zip(&ran.outcomes) {
+                assert!(foretold == came || *foretold == Outcome::Unpredicted, "{told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_can_be_told_in_a_check_is_told() {
+    use Outcome::{Changed, Ok, Unpredicted};
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - {name: settled, command.query: {argv: [echo, "1"]}}
+    - {name: read, when: results.settled.stdout == "1", time.sleep: 1h}
+    - {name: unless, command.run: {argv: ["true"], unless: ["true"], checkSafe: true}}
+    - {name: onlyIf, command.run: {argv: ["true"], onlyIf: ["true"], checkSafe: true}}
+    - {name: unsettled, command.run: {argv: ["true"], onlyIf: ["true"], checkSafe: true}}
+    - {name: place, file.managed: {path: /a, content: ""}}
+    - {name: creates, command.run: {argv: ["true"], creates: /a}}
+    - {name: missing, file.line: {path: /made/by/a/package, line: x}}
+"#;
+    let seen = done(root.path(), tasks, |run| run.check = true);
+    let expected = [Ok, Ok, Ok, Changed, Unpredicted, Changed, Ok, Unpredicted];
+    assert_eq!(seen.outcomes, expected, "{:?}", seen.messages);
+}
+
+#[test]
+fn variables_that_a_task_sets_are_stronger_than_all_others() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - {name: before, assert.that: ["vars.port == 8080"]}
+    - name: set
+      variable.set: {values: {port: "${{ vars.port + 1 }}", tls: {min: "1.3"}}}
+    - {name: skipped, when: "false", variable.set: {values: {port: 1}}}
+    - {name: more, variable.set: {values: {tls: {max: "1.4"}}}}
+    - {name: after, assert.that: ["vars.port == 9", "vars.tls.min == '1.3'", "vars.tls.max == '1.4'"]}
+"#;
+    let seen = done(root.path(), tasks, |run| _ = run.set.insert("port".into(), Value::from(8080)));
+    assert_eq!(seen.outcomes.last(), Some(&Outcome::Failed), "8081 is not 9: {:?}", seen.messages);
+    let right = tasks.replace("== 9\"", "== 8081\"");
+    use Outcome::{Ok, Skipped};
+    assert_eq!(done(root.path(), &right, |_| {}).outcomes, [Ok, Ok, Skipped, Ok, Ok]);
+}
+
+#[test]
+fn a_variable_whose_task_does_not_run_is_unknown_in_a_check() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - {name: make, command.run: {argv: [echo, "1"]}}
+    - {name: set, variable.set: {values: {port: "${{ results.make.stdout }}"}}}
+    - {name: read, when: "vars.port == 8080", time.sleep: 1h}
+    - {name: other, file.managed: {path: /x, template: "{{vars.port}}"}}
+"#;
+    let seen = done(root.path(), tasks, |run| run.check = true);
+    assert_eq!(seen.outcomes, [Outcome::Unpredicted; 4], "{:?}", seen.messages);
+}
+
 #[test]
 fn failure_ends_the_book_and_tells_what_was_not_reached() {
     let root = tempfile::tempdir().unwrap();

@@ -181,8 +181,9 @@ fn tasks(
         cancel: &cancel,
         grace: Duration::from_millis(work.grace_ms),
         output_limit: work.output_limit_bytes,
-        check: false,
-        diff: false,
+        check: work.check,
+        diff: work.diff,
+        unsettled: work.unsettled,
         context: surroundings::context(work, &host, &prepared),
         masker: masker(work),
         fence_token: work.fence_token,
@@ -198,7 +199,11 @@ fn tasks(
             }
             segment.learn(task, result.clone());
         }
+        if let Some(task) = task {
+            segment.settle(task, report);
+        }
     }
+    work.unknown.iter().for_each(|id| segment.context.mark_unknown(id));
     let mut reports = before;
     reports.extend(segment.run(&prepared.tasks, &mut course, &known, notes)?);
     Ok((reports, segment.unsynced))

@@ -42,6 +42,8 @@ pub(super) fn violations(object: &Object, how: How) -> Vec<Violation> {
                 found.push(of_field("Expression", "spec.where", error.to_string()));
             }
         }
+        K::Variables(variables) => found.extend(check::variables(variables.spec.as_ref())),
+        K::ClusterVariables(variables) => found.extend(check::variables(variables.spec.as_ref())),
         K::Config(_) if object.metadata().name != "cluster" => {
             let message = "only the Config named `cluster`, which is for all nodes, is read yet";
             found.push(of_field("NotYet", "metadata.name", message));

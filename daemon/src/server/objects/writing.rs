@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use lockstep_apis::commit::{Commit, Compare, Entry, MAX_OPERATIONS, Revision};
 use lockstep_apis::keys::{self, Key};
-use lockstep_apis::v1alpha::{ApplyAction, Object, Violation, object::Kind as K};
+use lockstep_apis::kinds;
+use lockstep_apis::v1alpha::{ApplyAction, ClusterVariables, Object, Variables, Violation, object::Kind as K};
 use lockstep_apis::violation::{MAX_VIOLATIONS, of_field, shown};
 
 use super::intake::{self, Write};
@@ -46,6 +47,7 @@ impl ObjectsApi {
         judge(&objects, how)?;
         for _ in 0..ATTEMPTS {
             let mut writes = self.prepare(&objects, how, by).await?;
+            self.refuse_ties(&writes).await?;
             let entering = self.enter(&mut writes, by).await?;
             if dry_run || writes.iter().all(|write| write.action == ApplyAction::Unchanged) {
                 return Ok(writes.into_iter().map(|write| (write.object, write.action)).collect());
@@ -200,7 +202,7 @@ struct Needed {
     namespace: String,
 }
 
-/// What an object needs: its namespace, and for a new Run its book.
+/// What an object needs: its namespace, a new Run its book, variables the groups that they are for.
 fn needs(object: &Object, new: bool) -> Vec<Needed> {
     let namespace = object.metadata().namespace.clone();
     let mut needed = Vec::new();
@@ -221,6 +223,27 @@ fn needs(object: &Object, new: bool) -> Vec<Needed> {
             namespace: namespace.clone(),
         }));
     }
+    let (Some(K::Variables(Variables { spec, .. })) | Some(K::ClusterVariables(ClusterVariables { spec, .. }))) =
+        &object.kind
+    else {
+        return needed;
+    };
+    let targets = spec.iter().filter_map(|spec| spec.targets.as_ref());
+    let groups = targets.flat_map(|targets| {
+        let excluded = targets.exclude.iter().flat_map(|exclude| &exclude.node_groups);
+        targets
+            .node_groups
+            .iter()
+            .map(|group| ("spec.targets.nodeGroups", group))
+            .chain(excluded.map(|group| ("spec.targets.exclude.nodeGroups", group)))
+    });
+    needed.extend(groups.map(|(field, group)| Needed {
+        key: keys::object("nodegroups", "", group),
+        field,
+        kind: "NodeGroup",
+        name: group.clone(),
+        namespace: String::new(),
+    }));
     needed
 }
 
@@ -230,7 +253,7 @@ impl Needed {
             "" => String::new(),
             namespace => format!(" in the namespace `{namespace}`"),
         };
-        let plural = if self.kind == "TaskBook" { "taskbooks" } else { "namespaces" };
+        let plural = kinds::named(self.kind).map_or("", |kind| kind.plural);
         let prefix = match self.namespace.as_str() {
             "" => keys::object_prefix(plural, None),
             namespace => keys::object_prefix(plural, Some(namespace)),
