@@ -138,7 +138,7 @@ impl Systemd {
 
     /// Starts a job and waits for its end: `done`, `failed`, `timeout`, `dependency`, `canceled`, …
     pub(crate) async fn job(&self, name: &str, job: Job, begun: &mut Option<String>) -> Result<String, BusFault> {
-        let _: () = self.manager("Subscribe", &()).await?;
+        self.subscribe().await?;
         let wrong = |error: zbus::Error| bus::malformed(SYSTEMD, "JobRemoved", &error);
         let rule = MatchRule::builder().msg_type(Type::Signal).sender(SYSTEMD.bus).interface(MANAGER);
         let rule = rule.member("JobRemoved").build().map_err(wrong)?;
@@ -152,6 +152,14 @@ impl Systemd {
             }
         }
         Err(BusFault::Lost)
+    }
+
+    /// Asks for the signals of jobs. Once is enough for a connection, which tasks of a segment share.
+    async fn subscribe(&self) -> Result<(), BusFault> {
+        match self.manager("Subscribe", &()).await {
+            Err(BusFault::Refused { name, .. }) if name == "org.freedesktop.systemd1.AlreadySubscribed" => Ok(()),
+            other => other,
+        }
     }
 
     /// Takes back a job that is not wanted longer.
