@@ -41,7 +41,7 @@ fn perform(wanted: &HttpRequest, scope: &mut Scope<'_>) -> Result<Done, Done> {
     let patience = wanted.timeout.as_ref().map_or(TIMEOUT, duration);
     let patience = scope.timeout.map_or(patience, |timeout| timeout.min(patience));
     let stop = Stop { cancel: scope.cancel, deadline: Some(Instant::now() + patience), grace: scope.grace };
-    let failed = |fault: HttpFault| Done::failed(fault.reason(), fault);
+    let failed = |fault: HttpFault| unanswered(fault.reason(), fault);
     let tls = scope.host.tls(&trust).map_err(failed)?;
     let limit = wanted.max_body_bytes.map_or(BODY_BYTES, |bytes| u64::try_from(bytes).unwrap_or(0));
     let mut body = Vec::new();
@@ -63,10 +63,23 @@ fn perform(wanted: &HttpRequest, scope: &mut Scope<'_>) -> Result<Done, Done> {
         Err(Unfinished::Stopped(Stopped::TimedOut)) => {
             let limit = lockstep_apis::duration::format(patience.as_millis() as u64);
             let host = asked.url.authority().map(ToString::to_string).unwrap_or_default();
-            Err(Done::failed("TimedOut", format!("{host} did not answer within {limit}")))
+            Err(unanswered("TimedOut", format!("{host} did not answer within {limit}")))
         }
         Err(Unfinished::Failed(error)) => Err(Done::failed("Failed", error)),
     }
+}
+
+/// A failure without an answer. Its result can be judged like one: `until: result.status == 200` waits for a service that
+/// does not listen yet.
+fn unanswered(reason: &str, message: impl std::fmt::Display) -> Done {
+    let result = [
+        ("reason", Value::text(reason)),
+        ("status", 0.into()),
+        ("headers", Value::map(std::iter::empty::<(String, Value)>())),
+        ("body", Value::text("")),
+        ("bodyBytes", 0.into()),
+    ];
+    Done::new(Outcome::Failed, format!("{reason}: {message}"), result)
 }
 
 fn read(wanted: &HttpRequest) -> Result<(Asked, Trust), String> {

@@ -94,7 +94,8 @@ pub(crate) fn softened(task: &CompiledTask, ended: Ended) -> Ended {
 /// that was answered.
 fn overridden(task: &CompiledTask, texts: &TaskTexts, mut ended: Ended, context: &Context) -> Ended {
     let has = |key: &str| ended.found.get(key).is_some_and(|value| !value.is_null());
-    let ran = has("exitCode") || has("status");
+    let answered = ended.found.get("status").and_then(Value::as_integer).is_some_and(|status| status != 0);
+    let ran = has("exitCode") || answered;
     match ended.outcome {
         Outcome::Ok | Outcome::Changed => {}
         Outcome::Failed if ran && texts.success.is_some() => {}
