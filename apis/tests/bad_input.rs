@@ -454,13 +454,6 @@ fn counts_durations_and_tasks_are_held_to_their_ranges() {
             "spec.tasks[0].success",
         ),
         row(
-            "group of a block",
-            task("block: [{time.sleep: 1s}]\n  serialize: 1"),
-            "NoMatch",
-            (5, 5),
-            "spec.tasks[0].serialize",
-        ),
-        row(
             "rescue of nothing",
             task("time.sleep: 1s\n  rescue: [{time.sleep: 1s}]"),
             "NoMatch",

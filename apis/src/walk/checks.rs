@@ -191,8 +191,9 @@ fn block(walk: &mut Walk<'_, '_>, task: &Node<'_>, path: &Path<'_>) {
             }
             "loop" | "loopLimit" if is_block => "loops over blocks are not there yet; give `loop` to the tasks in it",
             "loopLimit" if task.get("loop").is_none() => "limits a `loop`, and there is none",
-            "delegateTo" | "throttle" if is_block => "blocks are not delegated; give this to tasks outside",
-            "serialize" if is_block => "rollout groups of blocks are not there yet; `serialize` the book or a task",
+            "delegateTo" | "throttle" if is_block => {
+                "a block is not done elsewhere as a whole; give it to the tasks in it"
+            }
             "rescue" | "always" if !is_block => "belongs to a `block`: write the tasks that it is for as `block`",
             _ => continue,
         };

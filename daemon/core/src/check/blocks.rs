@@ -1,6 +1,6 @@
 //! Blocks: how deep they go, where in them nodes may wait, and who follows a failure.
 
-use lockstep_apis::v1alpha::{BlockPart, Task, Violation, Within};
+use lockstep_apis::v1alpha::{BlockPart, Serialize, Task, Violation, Within};
 use lockstep_apis::violation::of_field;
 
 use crate::outline::{Block, Leaf, MAX_DEPTH, Outline};
@@ -28,6 +28,19 @@ pub(super) fn layout(outline: &Outline<'_>) -> Vec<Violation> {
         }
     }
     violations
+}
+
+/// What is wrong with a block that is a rollout group.
+pub(super) fn group(block: &Block<'_>, given: &Serialize, serialized: bool, violations: &mut Vec<Violation>) {
+    let field = block.field(".serialize");
+    if serialized {
+        let message = "is a rollout group within the book's own (`runOptions.serialize`): groups do not nest";
+        violations.push(of_field("NestedGroup", field.clone(), message));
+    } else if !block.within.is_empty() {
+        let message = "is a rollout group, which cannot begin within a block: give `serialize` to the outermost one";
+        violations.push(of_field("NestedGroup", field.clone(), message));
+    }
+    super::rollout(given, &field, violations);
 }
 
 /// Nodes wait for each other only in the body of a block; and groups begin outside.

@@ -99,6 +99,16 @@ pub(crate) fn check<'t>(
             book.secrets(own.task, &own.leaf.field(""), texts, &mut violations);
         }
     }
+    for block in &outline.blocks {
+        let Some(given) = &block.task.serialize else { continue };
+        blocks::group(block, given, serialize.is_some(), &mut violations);
+        gates.extend(
+            given
+                .gate
+                .as_ref()
+                .map(|gate| gate::check(gate, block.field(".serialize.gate"), block.tasks.end, &mut violations)),
+        );
+    }
     gates.iter().for_each(|gate| book.gate(gate, &mut violations));
     book.conditions(texts, &mut violations);
     handlers::of_blocks(outline, &mut violations);
@@ -307,7 +317,7 @@ impl Book<'_, '_> {
                 "reads `{reference}`, for which the nodes would wait, and nodes do not wait for each other in `rescue` and \
                  `always`: read it in the `block`"
             )),
-            Root::Shared => {
+            Root::Shared | Root::All => {
                 let producer = *self.ids.get(reference.path.first()?)?;
                 let block = blocks::barrier(self.outline, leaf, producer)?;
                 Some(format!(

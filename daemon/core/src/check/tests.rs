@@ -197,6 +197,26 @@ fn each_mistake_is_named_with_its_field_and_what_to_do() {
             "Required spec.targets.pick.sticky: says what becomes of a choice that is remembered",
         ),
         (
+            "  runOptions: {serialize: 1}\n  tasks: [{name: a, serialize: 1, block: [{command.run: {argv: [x]}}]}]",
+            "NestedGroup spec.tasks[0].serialize: is a rollout group within the book's own",
+        ),
+        (
+            "  tasks: [{name: a, block: [{name: b, serialize: 1, block: [{command.run: {argv: [x]}}]}]}]",
+            "NestedGroup spec.tasks[0].block[0].serialize: is a rollout group, which cannot begin within a block",
+        ),
+        (
+            "  tasks: [{name: a, serialize: 1, block: [{serialize: 1, command.run: {argv: [x]}}]}]",
+            "NestedGroup spec.tasks[0].block[0].serialize: is a rollout group, which cannot begin within a block",
+        ),
+        (
+            "  tasks: [{serialize: {count: 1, orderBy: vars.x}, block: [{command.run: {argv: [x]}}]}]",
+            "Reference spec.tasks[0].serialize.orderBy: reads `vars.x`",
+        ),
+        (
+            "  tasks: [{serialize: {count: 1, gate: {check: [{id: c, command.query: {argv: [x]}}], condition: results.b.changed}}, block: [{command.run: {argv: [x]}}]}, {name: b, command.run: {argv: [x]}}]",
+            "Reference spec.tasks[0].serialize.gate: reads `results.b` of a later task",
+        ),
+        (
             "  inputs: {version: {type: string}}\n  tasks: [{name: a, command.run: {argv: [\"${{ inputs.vresion }}\"]}}]",
             "reads `inputs.vresion`, which the book does not declare: did you mean `version`?",
         ),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use lockstep_apis::v1alpha::{
     BlockPart, CompiledBlock, CompiledRetries, CompiledTask, OnInterrupt, OnUnreachable, Retries, Serialize,
-    SnapshotNode, Targets, Within,
+    SnapshotNode, Targets, Task, Within,
 };
 use lockstep_apis::{duration, params};
 
@@ -59,12 +59,13 @@ pub(super) fn cut(
     let cutting = Cutting { outline, tasks, read: Read::of(checked), cluster, nodes };
     let all: Vec<u32> = (0..nodes.len() as u32).collect();
     let (mut groups, mut segments) = (Vec::new(), Vec::new());
-    for range in ranges(&tasks[outline.body.clone()], options) {
+    for Stretch { tasks: range, own, block } in stretches(outline, options) {
+        let of_block = block.map(|block| outline.blocks[block as usize].task);
         let first = &tasks[range.start];
-        let own = first.task.serialize.as_ref().filter(|_| options.serialize.is_none());
-        let members = match (own, &first.task.targets) {
-            // The group's nodes are those that do its task.
-            (Some(_), Some(_)) => cutting.targeted(first)?,
+        let targets = of_block.map_or(first.task.targets.as_ref(), |block| block.targets.as_ref());
+        let members = match (own, targets) {
+            // The group's nodes are those that do its tasks.
+            (Some(_), Some(given)) => cutting.targeted_by(given, of_block.map_or(called(first), called_block))?,
             _ => all.clone(),
         };
         let serialize: Option<&Serialize> = own.or(options.serialize.as_ref());
@@ -72,7 +73,8 @@ pub(super) fn cut(
         let mut group = windows::group(serialize, options, &members)?;
         group.first_segment = segments.len() as u32;
         let end = range.end;
-        cutting.segments(range, own.is_some(), &members, &mut segments, &mut delegates)?;
+        let whole = own.map(|_| block.map_or(Apart::Alone, Apart::Block));
+        cutting.segments(range, whole, &members, &mut segments, &mut delegates)?;
         if let Some(gate) = serialize.and_then(|serialize| serialize.gate.as_ref()) {
             let mut own = segments.split_off(group.first_segment as usize);
             gate::close(gate, groups.len() as u32, &mut own);
@@ -87,18 +89,46 @@ pub(super) fn cut(
     Ok(Cut { groups, segments, delegates: delegates.nodes })
 }
 
-/// Which tasks are one group: all if the book is serialized, else each serialized task alone and the rest between.
-fn ranges(tasks: &[CheckedTask<'_>], options: &RunOptions) -> Vec<std::ops::Range<usize>> {
-    let whole = options.serialize.is_some();
-    let mut ranges: Vec<std::ops::Range<usize>> = Vec::new();
-    for (index, own) in tasks.iter().enumerate() {
-        let joins = index > 0 && own.task.serialize.is_none() && tasks[index - 1].task.serialize.is_none();
-        match ranges.last_mut() {
-            Some(last) if joins || whole => last.end = index + 1,
-            _ => ranges.push(index..index + 1),
+/// Tasks that are one group.
+struct Stretch<'t> {
+    tasks: std::ops::Range<usize>,
+    /// What the task, or the block, says itself.
+    own: Option<&'t Serialize>,
+    block: Option<u32>,
+}
+
+/// All if the book is serialized, else each serialized task or block alone and the rest between.
+fn stretches<'t>(outline: &'t Outline<'t>, options: &RunOptions) -> Vec<Stretch<'t>> {
+    if options.serialize.is_some() {
+        return vec![Stretch { tasks: outline.body.clone(), own: None, block: None }];
+    }
+    let mut stretches: Vec<Stretch<'t>> = Vec::new();
+    let mut index = outline.body.start;
+    while index < outline.body.end {
+        let leaf = &outline.tasks[index];
+        let block = leaf.within.first().map(|place| place.block);
+        let of_block = block.and_then(|block| {
+            let of = &outline.blocks[block as usize];
+            Some(Stretch { tasks: of.tasks.clone(), own: Some(of.task.serialize.as_ref()?), block: Some(block) })
+        });
+        let own = leaf.written.serialize.as_ref().filter(|_| leaf.within.is_empty());
+        let alone = || own.map(|own| Stretch { tasks: index..index + 1, own: Some(own), block: None });
+        match (of_block.or_else(alone), stretches.last_mut()) {
+            (Some(group), _) => {
+                index = group.tasks.end;
+                stretches.push(group);
+            }
+            (None, Some(last)) if last.own.is_none() => {
+                index += 1;
+                last.tasks.end = index;
+            }
+            (None, _) => {
+                stretches.push(Stretch { tasks: index..index + 1, own: None, block: None });
+                index += 1;
+            }
         }
     }
-    ranges
+    stretches
 }
 
 /// What tasks read of others.
@@ -137,6 +167,10 @@ fn called<'t>(own: &CheckedTask<'t>) -> &'t str {
     if own.task.name.is_empty() { &own.task.action } else { &own.task.name }
 }
 
+fn called_block(block: &Task) -> &str {
+    if block.name.is_empty() { "block" } else { &block.name }
+}
+
 struct Cutting<'c> {
     outline: &'c Outline<'c>,
     tasks: &'c [CheckedTask<'c>],
@@ -149,29 +183,31 @@ impl Cutting<'_> {
     fn segments(
         &self,
         range: std::ops::Range<usize>,
-        group_of_one: bool,
+        whole: Option<Apart>,
         members: &[u32],
         segments: &mut Vec<Segment>,
         delegates: &mut Delegates,
     ) -> Result<(), Rejection> {
-        let mut open: Option<std::ops::Range<usize>> = None;
-        let mut before: Option<Apart> = None;
+        let mut open: Option<(std::ops::Range<usize>, Option<Apart>)> = None;
         for index in range {
             let own = &self.tasks[index];
             let delegated = own.task.delegate_to.as_ref();
+            // What its targets say of the whole group is said already.
+            let said = whole == own.leaf.apart && !own.task.run_once;
             let apart = match delegated {
                 Some(_) => Some(Apart::Alone),
-                None => own.leaf.apart.filter(|_| own.task.run_once || !group_of_one),
+                None => own.leaf.apart.filter(|_| !said),
             };
+            let last = open.as_ref().map(|(_, apart)| apart);
+            let joins = last.is_some_and(|last| *last == apart && apart != Some(Apart::Alone));
             // What every node did can be read when every node has done it.
             let waits = |segment: &Segment| {
                 let mut read = own.references.ids(Root::All);
                 read.any(|id| segment.tasks.iter().any(|task| task.id == id))
             };
-            let joins = before == apart && apart != Some(Apart::Alone) && open.is_some();
             if !joins || own.task.sync || segments.last().is_some_and(waits) {
-                if let (Some(tasks), Some(segment)) = (open, segments.last_mut()) {
-                    self.close(segment, tasks, Some(index));
+                if let (Some((before, _)), Some(segment)) = (open, segments.last_mut()) {
+                    self.close(segment, before, Some(index));
                 }
                 let nodes = if apart.is_some() { self.doers(own, members)? } else { Vec::new() };
                 let mut segment = Segment { nodes, all_of_window: apart.is_none(), ..Segment::default() };
@@ -179,14 +215,13 @@ impl Cutting<'_> {
                     self.delegate(own, given, &mut segment, delegates)?;
                 }
                 segments.push(segment);
-                open = Some(index..index);
+                open = Some((index..index, apart));
             }
             let segment = segments.last_mut().expect("invariant: the first task opens a segment");
             self.add(segment, index);
-            open = open.map(|open| open.start..index + 1);
-            before = apart;
+            open = open.map(|(open, apart)| (open.start..index + 1, apart));
         }
-        if let (Some(before), Some(segment)) = (open, segments.last_mut()) {
+        if let (Some((before, _)), Some(segment)) = (open, segments.last_mut()) {
             self.close(segment, before, None);
         }
         Ok(())
@@ -274,13 +309,16 @@ impl Cutting<'_> {
 
     /// The Run's nodes that a task's own targets mean.
     fn targeted(&self, own: &CheckedTask<'_>) -> Result<Vec<u32>, Rejection> {
-        let given = own.task.targets.clone().unwrap_or_default();
-        let called = called(own);
-        if check::is_unsaid_all(&given) {
+        self.targeted_by(&own.task.targets.clone().unwrap_or_default(), called(own))
+    }
+
+    /// The Run's nodes that these targets of a task or block mean.
+    fn targeted_by(&self, given: &Targets, called: &str) -> Result<Vec<u32>, Rejection> {
+        if check::is_unsaid_all(given) {
             let field = format!("the targets of the task `{called}`");
             return Err(Rejection::of("NoTargets", vec![check::no_targets(&field)]));
         }
-        let chosen = self.cluster.inventory.choose(&given, self.cluster.chosen).map_err(|mut rejection| {
+        let chosen = self.cluster.inventory.choose(given, self.cluster.chosen).map_err(|mut rejection| {
             rejection.message = format!("the task `{called}`: {}", rejection.message);
             rejection
         })?;

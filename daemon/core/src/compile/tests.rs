@@ -236,6 +236,36 @@ fn what_every_node_did_is_read_after_a_barrier() {
     );
 }
 
+#[test]
+fn a_serialized_block_is_a_group_of_its_own() {
+    let spec = format!(
+        "{ALL}{}",
+        r#"  tasks:
+    - {name: a, command.run: {argv: [x]}}
+    - name: roll
+      serialize: {count: 1, orderBy: 0 - facts.cpu.count, gate: {check: [{id: up, command.query: {argv: [x]}}]}}
+      targets: {selector: role=db}
+      block:
+        - {name: b, command.run: {argv: [x]}}
+        - {name: c, command.run: {argv: [x]}, targets: {nodes: [n2]}}
+    - {name: d, command.run: {argv: [x]}}
+    - name: e
+      serialize: 2
+      block:
+        - {name: f, command.run: {argv: [x]}}
+      always:
+        - {name: g, command.run: {argv: [x]}}
+"#
+    );
+    assert_eq!(
+        of(&cluster(4), &spec),
+        "all at once, StopNow after 0: 4[n1 n2 n3 n4]\n  all: a\n\
+         serialized, StopNow after 0: 1[n4] 1[n2]\n  all: b\n  n2: c\n  all: [gate]\n\
+         all at once, StopNow after 0: 4[n1 n2 n3 n4]\n  all: d\n\
+         serialized, StopNow after 0: 2[n1 n2] 2[n3 n4]\n  all: f g"
+    );
+}
+
 /// Refused, or the transcript, for a task `d` with this `delegateTo`.
 fn delegated(cluster: &Cluster, to: &str) -> String {
     let spec = format!(
