@@ -79,7 +79,8 @@ pub(crate) fn check(gate: &HealthGate, field: String, end: usize, violations: &m
 
 /// A check has an action that only reads, and few options.
 fn options(check: &Task, field: &str, violations: &mut Vec<Violation>) {
-    let reads_only = params::action(&check.action).is_none_or(|action| action.reads_only);
+    let action = params::action(&check.action);
+    let reads_only = action.is_none_or(|action| action.only_reads(check.parameters.as_ref()));
     if !reads_only {
         let action = &check.action;
         let message = format!("`{action}` may change the node, and a gate only looks: use `command.query`");
