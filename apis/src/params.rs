@@ -174,7 +174,7 @@ mod tests {
             assert!(decode::<CommandRun>("command.run", &value(json)).is_err());
         }
         assert_eq!(nearest("comand.run"), Some("command.run"));
-        assert!(hint("package.installed").contains("file.managed"));
+        assert!(hint("no.such").contains("file.managed"));
         assert!(action("command.query").unwrap().only_reads(None));
         assert!(!action("command.run").unwrap().only_reads(None));
         let method = |method: &str| value(serde_json::json!({"url": "http://a/", "method": method}));

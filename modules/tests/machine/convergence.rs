@@ -21,12 +21,21 @@ struct Row {
 const ELSEWHERE: &[(&str, &str)] = &[
     ("archive.unpacked", "archives::an_archive_is_unpacked_once_and_what_was_changed_is_put_right"),
     ("mount.unmounted", "kernel::a_mount_is_made_followed_and_undone"),
+    ("package.absent", PACKAGES),
+    ("package.held", PACKAGES),
+    ("package.installed", PACKAGES),
+    ("package.latest", PACKAGES),
+    ("package.repository", PACKAGES),
+    ("package.upgraded", PACKAGES),
     ("service.disabled", SERVICES),
     ("service.reloaded", "changes each time"),
     ("service.restarted", "changes each time"),
     ("service.running", SERVICES),
     ("service.stopped", SERVICES),
 ];
+
+/// Where PackageKit is.
+const PACKAGES: &str = "tests/tests/packages.rs";
 
 /// Where systemd is.
 const SERVICES: &str = "tests/tests/services.rs";
