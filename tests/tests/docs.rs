@@ -1,6 +1,11 @@
 //! The documentation as a whole: every page is in the book, and no link leads nowhere.
 
 use anyhow::{Context, Result, ensure};
+use lockstep_apis::{
+    manifest,
+    v1alpha::{Object, Violation, object},
+};
+use lockstep_core::check;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -93,4 +98,51 @@ fn every_page_is_in_the_book() -> Result<()> {
     }
     ensure!(missing.is_empty(), "not in docs/SUMMARY.md: {}", missing.join(", "));
     Ok(())
+}
+
+/// The objects in a page: blocks of YAML that begin with `metadata:`, with the line they begin at.
+fn objects(text: &str) -> Vec<(usize, String)> {
+    let mut objects = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((at, line)) = lines.next() {
+        if line == "```yaml" {
+            let block: Vec<&str> = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
+            if block.first().is_some_and(|first| first.starts_with("metadata:")) {
+                objects.push((at + 2, block.join("\n")));
+            }
+        }
+    }
+    objects
+}
+
+#[test]
+fn every_object_in_a_page_would_be_accepted() -> Result<()> {
+    let mut found = Vec::new();
+    pages(&project(), &mut found)?;
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for page in &found {
+        for (line, text) in objects(&fs::read_to_string(page)?) {
+            seen += 1;
+            // A template's file is beside the manifest, and a page has none.
+            let text = text.replace("template: {file: ./nginx.conf.hbs}", "content: x");
+            let objects = manifest::decode("page.yaml", text.as_bytes(), None);
+            let violations = match &objects {
+                Ok(objects) => objects.iter().flat_map(checked).collect(),
+                Err(violations) => violations.clone(),
+            };
+            wrong.extend(
+                violations.iter().map(|violation| format!("{}, block at line {line}: {violation}", page.display())),
+            );
+        }
+    }
+    ensure!(seen > 8, "only {seen} objects were found");
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+fn checked(object: &Object) -> Vec<Violation> {
+    match &object.kind {
+        Some(object::Kind::TaskBook(book)) => check::book(book),
+        _ => Vec::new(),
+    }
 }
