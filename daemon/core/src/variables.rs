@@ -195,7 +195,7 @@ fn clash(one: &BTreeMap<String, Value>, other: &BTreeMap<String, Value>) -> Opti
 /// All ties among the variables of a namespace, over every node that there is.
 ///
 /// # Errors
-/// As of [`layers`].
+/// As of `layers`.
 pub fn all_ties(
     sources: &VariableSources<'_>,
     nodes: &[AdmissionNode<'_>],
@@ -209,7 +209,7 @@ pub fn all_ties(
 /// The layers that one node has, weakest first, without their nodes.
 ///
 /// # Errors
-/// As of [`layers`].
+/// As of `layers`.
 pub fn of_node(
     sources: &VariableSources<'_>,
     config: Option<&Config>,
