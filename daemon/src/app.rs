@@ -259,8 +259,7 @@ impl ServerRole {
         tasks.spawn(committing);
         tasks.spawn(telling.store_all());
         tasks.spawn(delivery.clone().dispatch());
-        tasks.spawn(delivery.clone().watch_silence());
-        tasks.spawn(delivery.clone().renew_sessions());
+        tasks.spawn(delivery.clone().look_after_sessions());
         tasks.spawn(watch_health(health, cache.clone(), noting, record, lease.clone()));
         tasks.spawn(forget_logs(logs, cache.clone()));
         tasks.spawn(renew(shared.clone(), settings.clone(), tls, credentials.identity().not_after_ms));

@@ -11,10 +11,10 @@ mod greeting;
 mod renewing;
 mod reports;
 mod session;
+mod upkeep;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use lockstep_apis::keys::AttemptKey;
 use lockstep_apis::v1alpha::{CancelRequest, Cluster, Offer, ServerMessage, server_message};
@@ -32,15 +32,6 @@ use crate::store::Store;
 pub(crate) use claims::{open_result, shared_place};
 use session::Session;
 pub use session::{Stream, attach};
-
-/// Between looks for agents that have fallen silent.
-const SILENCE_LOOK: Duration = Duration::from_secs(5);
-
-/// An agent is gone when it has missed this many heartbeats,
-const MISSED_HEARTBEATS: u64 = 3;
-
-/// but not before this.
-const LEAST_SILENCE_MS: u64 = 30_000;
 
 /// What delivery needs of the server.
 pub struct Parts {
@@ -171,36 +162,6 @@ impl Delivery {
             session.close("this node was deleted");
         }
         self.parts.connections.cut(|identity| identity.role == Role::Node && identity.uid == uid);
-    }
-
-    /// Ends the sessions of agents that have fallen silent, for ever.
-    pub async fn watch_silence(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(SILENCE_LOOK).await;
-            let heartbeat_ms = self.parts.cache.read().config().heartbeat_ms();
-            let most = (heartbeat_ms * MISSED_HEARTBEATS).max(LEAST_SILENCE_MS);
-            let silent: Vec<Arc<Session>> =
-                self.sessions().values().filter(|session| session.silence_ms() > most).cloned().collect();
-            for session in silent {
-                tracing::info!(node = session.name, "an agent has fallen silent; its session ends");
-                session.close("no heartbeat");
-            }
-        }
-    }
-
-    /// Writes the sessions again when the server gets another lease, for ever.
-    pub async fn renew_sessions(self: Arc<Self>) {
-        let mut lease = self.parts.lease.clone();
-        let mut last = *lease.borrow_and_update();
-        while lease.changed().await.is_ok() {
-            let now = *lease.borrow_and_update();
-            if now.is_none() || now == last {
-                continue;
-            }
-            last = now;
-            let sessions: Vec<Arc<Session>> = self.sessions().values().cloned().collect();
-            futures::future::join_all(sessions.iter().map(|session| self.record(session))).await;
-        }
     }
 
     /// Ends all sessions: the server goes, its agents go to another.

@@ -215,7 +215,7 @@ impl Delivery {
         match self.parts.committer.commit(commit).await {
             Ok(_) => self.tell(session, "node/disconnected", EventSeverity::Info, &format!("disconnected: {reason}")),
             Err(StoreError::Conflict) => {}
-            Err(problem) => tracing::warn!(node = session.name, %problem, "a session's record stays until it lapses"),
+            Err(problem) => tracing::warn!(node = session.name, %problem, "a session's record stays for now"),
         }
     }
 

@@ -36,6 +36,15 @@ pub fn detach(node: &str, session: &Session) -> Commit {
     Commit::new().when(Compare::Value(key.clone(), session.encode_to_vec())).delete(key)
 }
 
+/// Takes away what streams of this server left that are over: a detach that was lost, an attach that came after its
+/// stream's end. To be asked now and then, for nobody else does it: the records are under the server's lease, and as long
+/// as that goes on their nodes look attached, and are never fenced. `is_served` is whether the server has a stream of
+/// the node, whose attaching then settles it.
+pub fn left_over(world: &World, server: &str, is_served: impl Fn(&str) -> bool) -> Vec<Commit> {
+    let own = world.sessions().filter(|(node, session)| session.server_uid == server && !is_served(node));
+    own.map(|(node, session)| detach(node, session)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +52,23 @@ mod tests {
 
     fn session(boot: &str, attached_boot_ms: u64) -> Session {
         Session { boot_id: boot.into(), attached_boot_ms, ..Default::default() }
+    }
+
+    #[test]
+    fn what_a_stream_left_goes_though_its_end_was_lost() {
+        let mut f = Fixture::new();
+        let of = |server: &str| Session { server_uid: server.into(), ..session("b", 1) };
+        for (node, server) in [("served", "s1"), ("gone", "s1"), ("elsewhere", "s2")] {
+            f.commit(attach(&f.world, node, &of(server), LeaseId(1)).unwrap()).unwrap();
+        }
+        let mut left = left_over(&f.world, "s1", |node| node == "served");
+        assert_eq!(left, [detach("gone", &of("s1"))]);
+        let overtaken = left.remove(0);
+        f.commit(attach(&f.world, "gone", &Session { attached_boot_ms: 2, ..of("s1") }, LeaseId(1)).unwrap()).unwrap();
+        assert!(f.commit(overtaken).is_err(), "the node has attached anew");
+        let again = left_over(&f.world, "s1", |node| node == "served").remove(0);
+        f.commit(again).unwrap();
+        assert!(f.world.session("gone").is_none());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Servers' leases, the records of their streams under them, and the heartbeats that they acknowledge while those count.
 
+use std::collections::BTreeSet;
+
 use lockstep_apis::{commit::LeaseId, keys::Attempt, v1alpha::Session};
 use lockstep_core::{fence, protocol};
 
@@ -12,6 +14,10 @@ const LEASE_KEEP_MS: u64 = 400;
 
 /// A stream of which nothing is heard for so long is over.
 const SILENCE_MS: u64 = 1500;
+
+fn server_uid(server: usize) -> String {
+    format!("s{server}")
+}
 
 impl Cluster {
     /// Renews the lease, or gets another; ends what is silent.
@@ -36,6 +42,7 @@ impl Cluster {
         for node in nodes {
             self.look_at_stream(server, node);
         }
+        self.clear_up(server);
         self.after(LEASE_KEEP_MS, Event::LeaseKeep(server, epoch));
     }
 
@@ -73,6 +80,16 @@ impl Cluster {
         }
     }
 
+    /// Takes away records of streams that are over.
+    fn clear_up(&mut self, server: usize) {
+        let of = &self.servers[server];
+        let served: BTreeSet<String> = of.streams.keys().map(|&node| node_uid(node)).collect();
+        let left = protocol::left_over(&of.world, &server_uid(server), |node| served.contains(node));
+        for commit in left {
+            self.send(server, commit, None, Purpose::Admin);
+        }
+    }
+
     pub(super) fn recorded(&mut self, server: usize, node: usize, id: u64, lease: LeaseId, answer: Answer) {
         let Some(stream) = self.servers[server].streams.get_mut(&node) else { return };
         if stream.session.attached_boot_ms == id {
@@ -100,7 +117,7 @@ impl Cluster {
             instance,
             holding: Default::default(),
             session: Session {
-                server_uid: format!("s{server}"),
+                server_uid: server_uid(server),
                 boot_id,
                 instance: instance.to_string(),
                 attached_boot_ms: id,
