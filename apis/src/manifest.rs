@@ -1,12 +1,14 @@
 //! Manifests: YAML and JSON files of objects, read with every violation at once, and printed so that they read back.
 
+use prost::Message as _;
+
 use crate::{
     descriptor::{self, Message},
     kinds::{self, Kind},
     nearest,
     object::{self, API_VERSION, API_VERSION_TOP_LEVEL},
     tree::{At, Content, Entry, Node, Scalar},
-    v1alpha::{Object, Violation},
+    v1alpha::{Object, Value, Violation},
     violation::{Path, Violations, shown},
     walk::{Mode, Walk},
     wire, yaml,
@@ -102,23 +104,28 @@ pub fn to_json(object: &Object) -> serde_json::Value {
 }
 
 /// Any YAML (and so JSON) as a value: for files and command-line values that are no objects.
-pub fn decode_value(source: &str, bytes: &[u8]) -> Result<crate::v1alpha::Value, Vec<Violation>> {
+pub fn decode_value(source: &str, bytes: &[u8]) -> Result<Value, Vec<Violation>> {
     let mut violations = Violations::new(source);
-    let mut value = crate::v1alpha::Value::null();
+    let mut body = Vec::new();
     if let Some(text) = readable(source, bytes, &mut violations) {
         let documents = yaml::parse(text, &mut violations);
         if documents.len() > 1 {
             violations.push(documents[1].at, &Path::Root, "Syntax", "one document is expected, here begins another");
         }
         if let Some(node) = documents.first() {
-            value = Walk { violations: &mut violations, mode: Mode::default() }.free(node, &Path::Root);
+            Walk { violations: &mut violations, mode: Mode::default() }.free(node, &Path::Root, &mut body);
         }
     }
-    if violations.list.is_empty() { Ok(value) } else { Err(violations.list) }
+    if violations.list.is_empty() {
+        // A file with nothing in it is null, which is what no bytes are.
+        Ok(Value::decode(body.as_slice()).expect("invariant: the walk encodes a value"))
+    } else {
+        Err(violations.list)
+    }
 }
 
 /// A value as YAML, ending in a line end.
-pub fn print_value_yaml(value: &crate::v1alpha::Value) -> String {
+pub fn print_value_yaml(value: &Value) -> String {
     let mut text = String::new();
     print::yaml(&Node::from(value), &mut text);
     text

@@ -12,7 +12,7 @@ use crate::{
     descriptor::{self, Field, Message, Shape, Type},
     duration, nearest, params, timestamp,
     tree::{At, Entry, Node, Scalar},
-    v1alpha::{Format, Value, value},
+    v1alpha::Format,
     violation::{Path, Violations, shown},
 };
 
@@ -139,8 +139,9 @@ impl Walk<'_, '_> {
     ) {
         match field.ty {
             Type::Value => {
-                let value = self.free(node, path);
-                prost::encoding::message::encode(number, &value, out);
+                let start = out.len();
+                self.free(node, path, out);
+                enclose(number, start, out);
             }
             Type::Message(index) => {
                 if !(node.raw().is_some() && self.is_expression(node)) {
@@ -303,24 +304,39 @@ impl Walk<'_, '_> {
         None
     }
 
-    /// A free-form value.
-    pub(crate) fn free(&mut self, node: &Node<'_>, path: &Path<'_>) -> Value {
+    /// A free-form value: the body of a [`Value`](crate::v1alpha::Value). Encoded from the tree as it stands, since
+    /// parameters and variables are most of a book.
+    pub(crate) fn free(&mut self, node: &Node<'_>, path: &Path<'_>, out: &mut Vec<u8>) {
         match &node.content {
             crate::tree::Content::List(items) => {
-                Value::list(items.iter().enumerate().map(|(at, item)| self.free(item, &Path::Index(path, at))))
+                let list = out.len();
+                for (at, item) in items.iter().enumerate() {
+                    let start = out.len();
+                    self.free(item, &Path::Index(path, at), out);
+                    enclose(ITEMS, start, out);
+                }
+                enclose(kind::LIST, list, out);
             }
             crate::tree::Content::Map(entries) => {
-                Value::map(entries.iter().map(|e| (&*e.key, self.free(&e.value, &Path::Field(path, &e.key)))))
+                let map = out.len();
+                for Entry { key, value, .. } in entries {
+                    let entry = out.len();
+                    put_bytes(1, key.as_bytes(), out);
+                    let start = out.len();
+                    self.free(value, &Path::Field(path, key), out);
+                    enclose(2, start, out);
+                    enclose(ITEMS, entry, out);
+                }
+                enclose(kind::MAP, map, out);
             }
             _ => match node.scalar() {
-                None | Some(Scalar::Null) => Value::null(),
-                Some(Scalar::Bool(boolean)) => boolean.into(),
-                Some(Scalar::Integer(integer)) => integer.into(),
-                Some(Scalar::Number(number)) if number.is_finite() => number.into(),
-                Some(Scalar::Text(text)) => value::Kind::Text(text.to_owned()).into(),
+                None | Some(Scalar::Null) => put_varint(kind::NULL, 1, out),
+                Some(Scalar::Bool(boolean)) => put_varint(kind::BOOLEAN, u64::from(boolean), out),
+                Some(Scalar::Integer(integer)) => put_varint(kind::INTEGER, integer.cast_unsigned(), out),
+                Some(Scalar::Number(number)) if number.is_finite() => put_double(kind::NUMBER, number, out),
+                Some(Scalar::Text(text)) => put_bytes(kind::TEXT, text.as_bytes(), out),
                 Some(Scalar::Number(_) | Scalar::HugeInteger) => {
                     self.out_of_range(node, path, "a finite number, integers of at most 64 bits");
-                    Value::null()
                 }
             },
         }
@@ -395,10 +411,11 @@ impl Walk<'_, '_> {
         self.message(action.message, given, &path, out);
         out.truncate(start);
         self.mode = before;
-        let parameters = self.free(given, &path);
         if let (Some(action), Some(slot)) = (task.field("action"), task.field("parameters")) {
             put_bytes(action.number, name.as_bytes(), out);
-            prost::encoding::message::encode(slot.number, &parameters, out);
+            let start = out.len();
+            self.free(given, &path, out);
+            enclose(slot.number, start, out);
         }
     }
 
@@ -472,6 +489,20 @@ impl Walk<'_, '_> {
         self.mode.expressions && node.raw().is_some_and(|text| text.contains("${{"))
     }
 }
+
+/// The field numbers of a `Value`'s kinds.
+mod kind {
+    pub(super) const NULL: u32 = 1;
+    pub(super) const BOOLEAN: u32 = 2;
+    pub(super) const INTEGER: u32 = 3;
+    pub(super) const NUMBER: u32 = 4;
+    pub(super) const TEXT: u32 = 5;
+    pub(super) const LIST: u32 = 6;
+    pub(super) const MAP: u32 = 7;
+}
+
+/// The only field of a `ValueList`, and of a `ValueMap`.
+const ITEMS: u32 = 1;
 
 /// Makes what was written from `start` on one field: its key and length go in front. In place, since a book's tasks
 /// are most of its memory and would be copied once for each level that they are in.

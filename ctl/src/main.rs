@@ -12,6 +12,10 @@ mod terminal;
 use clap::Parser;
 use std::{io::Write, process::ExitCode};
 
+/// A quarter of a local run's instructions were the system's allocator: see docs/benchmarks.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let result = commands::execute(cli);

@@ -195,11 +195,11 @@ fn refuse_other_nodes(book: &TaskBook) -> Result<(), LocalError> {
 
 fn elsewhere(list: &str, tasks: &[Task], violations: &mut Vec<Violation>) {
     for (index, task) in tasks.iter().enumerate() {
-        let field = format!("{list}[{index}]");
+        let field = || format!("{list}[{index}]");
         if task.targets.as_ref().is_some_and(|targets| !targets.all || targets.exclude.is_some()) {
             violations.push(Violation {
                 reason: "NeedsCluster".to_owned(),
-                field: format!("{field}.targets"),
+                field: format!("{}.targets", field()),
                 message: "picks among nodes, and a local run knows this machine only: run the book in a cluster, or \
                           leave the task's targets out"
                     .to_owned(),
@@ -209,14 +209,15 @@ fn elsewhere(list: &str, tasks: &[Task], violations: &mut Vec<Violation>) {
         if task.delegate_to.is_some() {
             violations.push(Violation {
                 reason: "NeedsCluster".to_owned(),
-                field: format!("{field}.delegateTo"),
+                field: format!("{}.delegateTo", field()),
                 message: "is done by another node, and a local run knows this machine only: run the book in a cluster"
                     .to_owned(),
                 ..Violation::default()
             });
         }
-        for (word, inner) in [("block", &task.block), ("rescue", &task.rescue), ("always", &task.always)] {
-            elsewhere(&format!("{field}.{word}"), inner, violations);
+        let parts = [("block", &task.block), ("rescue", &task.rescue), ("always", &task.always)];
+        for (word, inner) in parts.into_iter().filter(|(_, inner)| !inner.is_empty()) {
+            elsewhere(&format!("{}.{word}", field()), inner, violations);
         }
     }
 }

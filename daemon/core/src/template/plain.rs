@@ -13,44 +13,59 @@ pub(super) fn parse(source: &str) -> Option<(Vec<Part>, References)> {
     if source.len() > MAX_SOURCE_BYTES {
         return None;
     }
-    let tags = source.as_bytes().windows(2).filter(|pair| pair == b"{{").count();
-    if tags > MAX_TAGS {
+    let tags: Vec<usize> =
+        std::iter::successors(next_tag(source, 0), |at| next_tag(source, at + 2)).take(MAX_TAGS + 1).collect();
+    if tags.len() > MAX_TAGS {
         return None;
     }
     // Hundreds of templates are kept at once: what they take is exactly what they need.
-    let (mut parts, mut references) = (Vec::with_capacity(2 * tags + 1), References::default());
-    let mut known: Vec<(&str, Arc<Reference>)> = Vec::with_capacity(tags);
-    let (bytes, mut line, mut from, mut at) = (source.as_bytes(), 1, 0, 0);
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\n' => line += 1,
-            // A backslash in front of braces takes their meaning away.
-            b'\\' if bytes[at + 1..].starts_with(b"{{") => return None,
-            b'{' if bytes.get(at + 1) == Some(&b'{') => {
-                push_text(&mut parts, &source[from..at]);
-                let inside = &source[at + 2..];
-                let inside = &inside[..inside.as_bytes().windows(2).position(|pair| pair == b"}}")?];
-                let reference = match known.iter().find(|(text, _)| *text == inside) {
-                    Some((_, reference)) => Arc::clone(reference),
-                    None => {
-                        let reference = Arc::new(names(inside)?);
-                        references.add_shared(Arc::clone(&reference));
-                        known.push((inside, Arc::clone(&reference)));
-                        reference
-                    }
-                };
-                parts.push(Part::Value { value: Operand::Name(reference), line });
-                line += inside.bytes().filter(|byte| *byte == b'\n').count() as u32;
-                at += inside.len() + 4;
-                from = at;
-                continue;
-            }
-            _ => {}
+    let (mut parts, mut references) = (Vec::with_capacity(2 * tags.len() + 1), References::default());
+    let mut known: Vec<(&str, Arc<Reference>)> = Vec::with_capacity(tags.len());
+    let (mut line, mut from) = (1, 0);
+    for at in tags {
+        // A backslash in front of braces takes their meaning away.
+        if source[from..at].ends_with('\\') {
+            return None;
         }
-        at += 1;
+        push_text(&mut parts, &source[from..at]);
+        line += lines(&source[from..at]);
+        // No name has a brace, so that the next tag is behind this one's end.
+        let rest = &source[at + 2..];
+        let inside = &rest[..rest.find(['{', '}'])?];
+        if !rest[inside.len()..].starts_with("}}") {
+            return None;
+        }
+        let reference = match known.iter().find(|(text, _)| *text == inside) {
+            Some((_, reference)) => Arc::clone(reference),
+            None => {
+                let reference = Arc::new(names(inside)?);
+                references.add_shared(Arc::clone(&reference));
+                known.push((inside, Arc::clone(&reference)));
+                reference
+            }
+        };
+        parts.push(Part::Value { value: Operand::Name(reference), line });
+        line += lines(inside);
+        from = at + inside.len() + 4;
     }
     push_text(&mut parts, &source[from..]);
     Some((parts, references))
+}
+
+/// Where the next `{{` is, from there on.
+fn next_tag(source: &str, from: usize) -> Option<usize> {
+    let mut from = from;
+    loop {
+        let at = from + source[from..].find('{')?;
+        if source[at + 1..].starts_with('{') {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+}
+
+fn lines(text: &str) -> u32 {
+    text.bytes().map(|byte| u32::from(byte == b'\n')).sum()
 }
 
 fn push_text(parts: &mut Vec<Part>, text: &str) {
