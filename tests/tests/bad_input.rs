@@ -1,5 +1,5 @@
 //! What a real server does with bad input that no tool of ours would send: a clear error, and nothing stored.
-//! The text forms' own table is in `apis/tests/bad_input.rs`.
+//! The text forms' own table is in `apis/tests/bad_input/`.
 
 use anyhow::{Context, Result, ensure};
 use lockstep_apis::{
