@@ -9,6 +9,7 @@ mod edit;
 mod events;
 mod explain;
 mod get;
+mod lines;
 mod lint;
 mod listing;
 mod local;

@@ -2,11 +2,13 @@
 
 use crate::{
     cli::Global,
-    error::{Error, Result},
+    error::{Error, Result, is_lost},
+    link::Link,
     renewal,
 };
 use lockstep_apis::{manifest, v1alpha::Value};
 use lockstep_grpc::{
+    addresses::Addresses,
     agents_client::AgentsClient,
     channel,
     cluster_admin_client::ClusterAdminClient,
@@ -17,20 +19,25 @@ use lockstep_grpc::{
 };
 use serde::Deserialize;
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
     path::{Path, PathBuf},
 };
-use tonic::transport::Channel;
 
 /// Most bytes of one answer: a page of large objects.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// So often a question is asked whose answer is lost.
+const QUESTIONS: u32 = 3;
 
 /// The file's content. The key is the user's own: the file is 0600.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Context {
     name: String,
-    /// host:port, each a server of the cluster.
+    /// host:port, each a server of the cluster; the one that answered last is first.
     servers: Vec<String>,
     /// PEM.
     ca: String,
@@ -86,18 +93,18 @@ impl Context {
         peer::validity_of_pem(&self.chain)
     }
 
-    /// CA, chain and key, PEM.
-    pub(crate) fn identity(&self) -> (&str, &str, &str) {
-        (&self.ca, &self.chain, &self.key)
+    /// The cluster's, PEM.
+    pub(crate) fn ca(&self) -> &str {
+        &self.ca
     }
 
-    /// The same cluster with another certificate.
-    pub(crate) fn with_identity(&self, chain: String, key: String) -> Context {
-        Context { chain, key, ..self.clone() }
+    /// Puts another certificate and its key in the file.
+    pub(crate) fn note_identity(&self, chain: String, key: String) -> Result<()> {
+        rewrite(&self.file, |context| Some(Context { chain, key, ..context }))
     }
 
     /// As it is read.
-    pub(crate) fn to_yaml(&self) -> String {
+    fn to_yaml(&self) -> String {
         let servers = Value::list(self.servers.iter().map(|server| Value::text(server.as_str())));
         let texts = [("name", &self.name), ("ca", &self.ca), ("chain", &self.chain), ("key", &self.key)];
         let mut entries: Vec<(&str, Value)> =
@@ -112,13 +119,16 @@ impl Context {
         self.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)
     }
 
-    /// Connects to the first server that answers.
+    /// Connects to the first server that answers, the one that did so last time being tried first.
     pub(crate) async fn connect(&self) -> Result<Session> {
         let identity = channel::ClientIdentity::from_pem(&self.ca, &self.chain, &self.key)
             .map_err(|e| Error::Context(format!("the context {}: {e}", self.name)))?;
-        let channel =
-            channel::connect(&self.servers, &identity).await.map_err(|e| Error::Unreachable(e.to_string()))?;
-        let session = Session { channel, namespace: self.namespace().to_owned() };
+        let addresses = Addresses::new(&self.servers);
+        let channel = channel::connect_sharing(&addresses, &identity, channel::ATTENTIVE)
+            .await
+            .map_err(|e| Error::Unreachable(e.to_string()))?;
+        let link = Link::new(channel, addresses, &self.file, &self.ca, &self.servers);
+        let session = Session { link, namespace: self.namespace().to_owned() };
         renewal::if_due(self, &session).await;
         Ok(session)
     }
@@ -126,7 +136,7 @@ impl Context {
 
 /// A connected user.
 pub(crate) struct Session {
-    channel: Channel,
+    link: Link,
     /// Of commands that name none.
     pub(crate) namespace: String,
 }
@@ -140,33 +150,90 @@ impl Session {
     /// The same user in another namespace, where one is named.
     pub(crate) fn within(&self, namespace: &str) -> Session {
         let namespace = if namespace.is_empty() { &self.namespace } else { namespace };
-        Session { channel: self.channel.clone(), namespace: namespace.to_owned() }
+        Session { link: self.link.clone(), namespace: namespace.to_owned() }
+    }
+
+    /// Asks something that changes nothing: when the server goes before it has answered, another one is asked.
+    pub(crate) async fn ask<T>(
+        &self,
+        question: impl AsyncFn() -> Result<tonic::Response<T>, tonic::Status>,
+    ) -> Result<T> {
+        let mut left = QUESTIONS;
+        loop {
+            left -= 1;
+            match question().await {
+                Err(status) if left > 0 && is_lost(&status) => {}
+                answer => return Ok(answer?.into_inner()),
+            }
+        }
     }
 
     /// For the renewal of certificates.
-    pub(crate) fn agents(&self) -> AgentsClient<Channel> {
-        AgentsClient::new(self.channel.clone())
+    pub(crate) fn agents(&self) -> AgentsClient<Link> {
+        AgentsClient::new(self.link.clone())
     }
 
     /// Every kind's seven verbs.
-    pub(crate) fn objects(&self) -> ObjectsClient<Channel> {
-        ObjectsClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    pub(crate) fn objects(&self) -> ObjectsClient<Link> {
+        ObjectsClient::new(self.link.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
     /// What is done with Runs.
-    pub(crate) fn runs(&self) -> RunsClient<Channel> {
-        RunsClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    pub(crate) fn runs(&self) -> RunsClient<Link> {
+        RunsClient::new(self.link.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
     /// What admins do with locks.
-    pub(crate) fn locks(&self) -> LocksClient<Channel> {
-        LocksClient::new(self.channel.clone())
+    pub(crate) fn locks(&self) -> LocksClient<Link> {
+        LocksClient::new(self.link.clone())
     }
 
     /// The cluster itself.
-    pub(crate) fn cluster(&self) -> ClusterAdminClient<Channel> {
-        ClusterAdminClient::new(self.channel.clone())
+    pub(crate) fn cluster(&self) -> ClusterAdminClient<Link> {
+        ClusterAdminClient::new(self.link.clone())
     }
+}
+
+/// Puts the addresses of servers in a context's file, if it is still one of that cluster.
+pub(crate) fn note_servers(file: &Path, ca: &str, servers: &[String]) -> Result<()> {
+    rewrite(file, |context| {
+        let differs = context.ca == ca && context.servers != servers;
+        differs.then(|| Context { servers: servers.to_vec(), ..context })
+    })
+}
+
+/// Changes a context's file in one step, as it is now: whatever else was changed since it was read stays. Errors leave
+/// it as it was.
+fn rewrite(file: &Path, change: impl FnOnce(Context) -> Option<Context>) -> Result<()> {
+    let failed = |e| Error::File(file.to_owned(), e);
+    // What is replaced is the file, not a link to it.
+    let path = fs::canonicalize(file).map_err(failed)?;
+    let folder = File::open(path.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
+    // One at a time, where the file system can do that. It is given back with the folder.
+    let _ = rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive);
+    match change(Context::read(&path)?) {
+        Some(changed) => replace(&path, changed.to_yaml().as_bytes()).map_err(failed),
+        None => Ok(()),
+    }
+}
+
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension(format!("yaml.{}", std::process::id()));
+    let before = fs::metadata(path)?;
+    let written = File::options().write(true).create_new(true).mode(0o600).open(&beside).and_then(|mut file| {
+        let made = file.metadata()?;
+        if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
+            // Under sudo, say: whose it was can still read it.
+            fchown(&file, Some(before.uid()), Some(before.gid()))?;
+        }
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
 }
 
 /// Of commands without a namespace, where the context names none either.

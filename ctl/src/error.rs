@@ -90,6 +90,13 @@ impl From<tonic::Status> for Error {
     }
 }
 
+/// Whether the server went before it had answered: what it did is not known, and another one may be asked.
+pub(crate) fn is_lost(status: &tonic::Status) -> bool {
+    // What a server says has no source; what happens to a connection has.
+    std::error::Error::source(status).is_some()
+        && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
+}
+
 /// One violation a line, as compilers print them, so that editors jump to them.
 struct List<'a>(&'a [Violation]);
 

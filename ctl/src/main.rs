@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod context;
 mod error;
+mod link;
 mod manifests;
 mod render;
 mod renewal;

@@ -6,13 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use lockstep_apis::v1alpha::RenewRequest;
 use lockstep_grpc::{channel::ClientIdentity, peer::Validity};
 use rcgen::{CertificateParams, KeyPair};
-use std::{
-    fs::{self, File},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Of a line of PEM.
 const PEM_COLUMNS: usize = 64;
@@ -42,11 +36,9 @@ pub(crate) async fn renew(context: &Context, session: &Session) -> Result<(), St
     let chain = asked.map_err(|status| status.message().to_owned())?.into_inner().certificate_chain;
     let chain: String = chain.iter().map(|certificate| pem(certificate)).collect();
     let key = pair.serialize_pem();
-    let renewed = context.with_identity(chain, key);
     // Only what can be used replaces what can be used.
-    let (ca, chain, key) = renewed.identity();
-    ClientIdentity::from_pem(ca, chain, key).map_err(|e| e.to_string())?;
-    replace(context.file(), renewed.to_yaml().as_bytes()).map_err(|e| format!("{}: {e}", context.file().display()))
+    ClientIdentity::from_pem(context.ca(), &chain, &key).map_err(|e| e.to_string())?;
+    context.note_identity(chain, key).map_err(|e| e.to_string())
 }
 
 fn pem(der: &[u8]) -> String {
@@ -57,19 +49,6 @@ fn pem(der: &[u8]) -> String {
         out.push('\n');
     }
     out + "-----END CERTIFICATE-----\n"
-}
-
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension(format!("yaml.{}", std::process::id()));
-    let written = File::options().write(true).create_new(true).mode(0o600).open(&beside).and_then(|mut file| {
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    });
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    written
 }
 
 #[cfg(test)]

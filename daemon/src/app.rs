@@ -38,7 +38,7 @@ use crate::leader::{Leader, UpNodes};
 use crate::logs::LogStore;
 use crate::readiness::{self, Noting};
 use crate::sealing::KeyRing;
-use crate::server::{AgentsApi, ClusterApi, LocksApi, ObjectsApi, Peers, RunsApi, Shared, finish_deletions};
+use crate::server::{AgentsApi, Announced, ClusterApi, LocksApi, ObjectsApi, Peers, RunsApi, Shared, finish_deletions};
 use crate::settings::{Flags, Settings};
 use crate::store::{self, Store, StoreError, StoreSettings};
 use crate::{agent, presence};
@@ -357,7 +357,7 @@ where
 {
     let reflection =
         tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1()?;
-    let authorized = Authorized::new(Rules::of_descriptors()?, cache);
+    let authorized = Authorized::new(Rules::of_descriptors()?, cache.clone());
     let objects =
         ObjectsServer::new(ObjectsApi::new(shared.store.clone(), shared.cache.clone(), shared.outbox.clone()));
     let runs = RunsServer::new(RunsApi(shared.clone()));
@@ -371,6 +371,7 @@ where
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .layer(authorized)
+        .layer(Announced::new(cache))
         .add_service(objects.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(runs.max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(locks.max_decoding_message_size(MAX_REQUEST_BYTES))

@@ -78,7 +78,7 @@ impl Delivery {
 
     /// Where servers can be reached, for agents.
     pub fn addresses(&self) -> Vec<String> {
-        self.parts.cache.read().servers().values().flat_map(|server| server.addresses.iter().cloned()).collect()
+        self.parts.cache.read().server_addresses().collect()
     }
 
     /// Passes on what changes for attached nodes, for ever.

@@ -2,6 +2,7 @@
 //! before, in `authorization`.
 
 mod agents;
+mod announce;
 mod cluster;
 mod locks;
 mod objects;
@@ -23,6 +24,7 @@ use crate::sealing::KeyRing;
 use crate::store::Store;
 
 pub use agents::AgentsApi;
+pub use announce::Announced;
 pub use cluster::ClusterApi;
 pub use locks::LocksApi;
 pub use objects::ObjectsApi;

@@ -49,19 +49,30 @@ impl Daemon {
     /// The same with the embedded store, or with other arguments of `lockstepd init`.
     pub fn init(name: &str, arguments: &[String]) -> Result<Daemon> {
         let folder = tempfile::tempdir()?;
+        let context = folder.path().join("context.yaml").display().to_string();
+        let arguments = [&["--context-file".to_owned(), context], arguments].concat();
+        Daemon::make(folder, "init", name, &arguments)
+    }
+
+    /// Joins the cluster of this one, by a token that was made for the name; with further arguments of `lockstepd join`.
+    pub fn join(&self, name: &str, token: &str, arguments: &[&str]) -> Result<Daemon> {
+        let known = [token, "--server-address", &self.address];
+        let arguments: Vec<String> = known.iter().chain(arguments).map(|argument| (*argument).to_owned()).collect();
+        Daemon::make(tempfile::tempdir()?, "join", name, &arguments)
+    }
+
+    fn make(folder: tempfile::TempDir, command: &str, name: &str, arguments: &[String]) -> Result<Daemon> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         fs::create_dir(folder.path().join("root"))?;
         let program = program("lockstepd")?;
         let made = Command::new(&program)
-            .args(["init", "--name", name, "--listen", &address])
+            .args([command, "--name", name, "--listen", &address])
             .args(place(folder.path()))
-            .arg("--context-file")
-            .arg(folder.path().join("context.yaml"))
             .args(arguments)
             .output()
-            .context("lockstepd init")?;
+            .with_context(|| format!("lockstepd {command}"))?;
         if !made.status.success() {
-            bail!("lockstepd init: {}", String::from_utf8_lossy(&made.stderr));
+            bail!("lockstepd {command}: {}", String::from_utf8_lossy(&made.stderr));
         }
         let process = serve(&program, folder.path())?;
         Ok(Daemon { folder, address, process })

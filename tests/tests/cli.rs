@@ -5,5 +5,7 @@
 mod changes;
 #[path = "cli/objects.rs"]
 mod objects;
+#[path = "cli/servers.rs"]
+mod servers;
 #[path = "cli/shell.rs"]
 mod shell;

@@ -20,13 +20,14 @@ type Scenario = fn(&Faults, &str) -> Result<()>;
 #[test]
 fn no_fault_breaks_a_promise() -> Result<()> {
     let rig = Faults::up()?;
-    let scenarios: [(&str, Scenario); 7] = [
+    let scenarios: [(&str, Scenario); 8] = [
         ("leader-killed", the_leader_is_killed_in_mid_window),
         ("agent-killed", an_agent_is_killed_in_mid_task),
         ("executor-killed", an_executor_is_killed_in_mid_task),
         ("etcd-member-killed", an_etcd_member_is_killed),
         ("node-cut-off", a_node_is_cut_off_for_30_s_and_healed),
-        ("leader-stopped", the_leader_is_stopped_and_continued),
+        ("first-server-stopped", the_first_server_leads_is_stopped_and_continued),
+        ("leader-stopped", another_server_leads_is_stopped_and_continued),
         ("node-fenced", a_node_is_cut_off_and_the_window_goes_on_after_its_fence),
     ];
     let mut failures = Vec::new();
@@ -101,17 +102,27 @@ fn a_node_is_cut_off_for_30_s_and_healed(rig: &Faults, run: &str) -> Result<()> 
     rig.wait_for_phase(run, "Succeeded")
 }
 
-fn the_leader_is_stopped_and_continued(rig: &Faults, run: &str) -> Result<()> {
+/// The server that made the admin's context, and was its only one: it must not be the only one that it asks.
+fn the_first_server_leads_is_stopped_and_continued(rig: &Faults, run: &str) -> Result<()> {
+    rig.lead("h1")?;
+    the_leader_is_stopped_and_continued(rig, run, "h1")
+}
+
+fn another_server_leads_is_stopped_and_continued(rig: &Faults, run: &str) -> Result<()> {
+    rig.lead("h3")?;
+    the_leader_is_stopped_and_continued(rig, run, "h3")
+}
+
+fn the_leader_is_stopped_and_continued(rig: &Faults, run: &str, leader: &str) -> Result<()> {
     rig.start(run)?;
     rig.wait_for_a_start(run, 1)?;
-    let leader = rig.leader()?;
-    rig.signal(&leader, "STOP")?;
+    let stopped = rig.stop(leader)?;
     let other = HOSTS.iter().find(|host| **host != leader).context("three hosts")?;
     let deadline = Instant::now() + PATIENCE;
     while rig.leader_as_seen_from(other).is_none_or(|now| now == leader) {
         ensure!(Instant::now() < deadline, "nobody else leads");
     }
-    rig.signal(&leader, "CONT")?;
+    drop(stopped);
     rig.wait_for_phase(run, "Succeeded")
 }
 
@@ -142,6 +153,20 @@ struct Faults {
     rig: Rig,
 }
 
+/// A daemon that stands still.
+struct Stopped<'r> {
+    rig: &'r Rig,
+    host: String,
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.rig.signal(&self.host, "CONT") {
+            println!("{} stays stopped: {error:#}", self.host);
+        }
+    }
+}
+
 impl std::ops::Deref for Faults {
     type Target = Rig;
 
@@ -166,6 +191,25 @@ impl Faults {
         // The former fault must be over: what is promised is to survive one at a time.
         self.settle()?;
         self.ctl(&["run", book, "--name", run]).map(drop)
+    }
+
+    /// Makes a host's server the leader: all others stand still until it is.
+    fn lead(&self, host: &str) -> Result<()> {
+        self.settle()?;
+        let others = HOSTS.into_iter().filter(|other| *other != host);
+        let stopped = others.map(|other| self.stop(other)).collect::<Result<Vec<_>>>()?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.leader_as_seen_from(host).is_none_or(|leader| leader != host) {
+            ensure!(Instant::now() < deadline, "{host} does not become the leader");
+        }
+        drop(stopped);
+        Ok(())
+    }
+
+    /// Stops a host's daemon; it goes on when what this gives goes, however the scenario ends.
+    fn stop(&self, host: &str) -> Result<Stopped<'_>> {
+        self.signal(host, "STOP")?;
+        Ok(Stopped { rig: &self.rig, host: host.to_owned() })
     }
 
     /// The node of the n-th start of the run.

@@ -15,22 +15,37 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::addresses::Addresses;
 use crate::peer::{Authority, PeerError, pin_of};
 
 /// One address gets this long for name resolution, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A silent connection is asked for a sign of life this often,
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// If an address has not answered by then, the next one is tried beside it: much longer than a handshake takes between
+/// continents, and too short for somebody who waits to notice.
+const HEAD_START: Duration = Duration::from_millis(300);
 
-/// and is dead if none comes within this.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// When a connection counts as dead.
+#[derive(Clone, Copy, Debug)]
+pub struct Keepalive {
+    /// A silent connection is asked for a sign of life this often,
+    pub interval: Duration,
+    /// and is dead if none comes within this.
+    pub timeout: Duration,
+}
 
-/// Sent bytes that nobody acknowledges for this long end the connection: the sum of the two above.
+/// Of daemons, which have thousands of connections and nobody who looks at the clock.
+const PATIENT: Keepalive = Keepalive { interval: Duration::from_secs(20), timeout: Duration::from_secs(10) };
+
+/// Of a person who looks on: a server that hangs is left for another one within 4 s.
+pub const ATTENTIVE: Keepalive = Keepalive { interval: Duration::from_secs(2), timeout: Duration::from_secs(2) };
+
+/// Sent bytes that nobody acknowledges for this long end the connection: the sum of [`PATIENT`]'s two.
 const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A fixed name for TLS, which wants one; it is not sent and not checked.
@@ -110,10 +125,21 @@ fn finish(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
-/// Connects to the first address that leads to a server of our cluster, in the given order, each `host:port`.
+/// Connects to the first address that leads to a server of our cluster, in the given order, each `host:port`. One that
+/// does not answer costs 300 ms: then the next is tried beside it.
 /// The channel connects again by itself, over the same addresses, when the connection is lost.
 pub async fn connect(addresses: &[String], identity: &ClientIdentity) -> Result<Channel, ConnectError> {
-    connect_with(addresses, identity.config.clone()).await
+    connect_with(&Addresses::new(addresses), identity.config.clone(), PATIENT).await
+}
+
+/// The same over addresses that others share: each connection, also a later one, goes over those that are known then,
+/// and notes which one answered.
+pub async fn connect_sharing(
+    addresses: &Addresses,
+    identity: &ClientIdentity,
+    keepalive: Keepalive,
+) -> Result<Channel, ConnectError> {
+    connect_with(addresses, identity.config.clone(), keepalive).await
 }
 
 /// A channel that someone joins over, and the CA that it turned out to be under.
@@ -129,7 +155,7 @@ pub struct Pinned {
 pub async fn connect_pinned(address: &str, pin: [u8; 32]) -> Result<Pinned, ConnectError> {
     let verifier = Arc::new(PinVerifier { pin, root: OnceLock::new() });
     let config = finish(builder(verifier.clone())?.with_no_client_auth());
-    let channel = connect_with(&[address.to_owned()], Arc::new(config)).await?;
+    let channel = connect_with(&Addresses::new(&[address.to_owned()]), Arc::new(config), PATIENT).await?;
     let root = verifier.root.get().expect("the handshake has verified a chain").clone();
     Ok(Pinned { channel, authority: Authority::from_der(root)? })
 }
@@ -142,27 +168,32 @@ pub async fn connect_unix(path: &Path) -> Result<Channel, ConnectError> {
         let path = path.clone();
         async move { UnixStream::connect(&path).await.map(TokioIo::new) }
     });
-    endpoint().connect_with_connector(connector).await.map_err(|e| unreachable_by(&shown, &e))
+    endpoint(PATIENT).connect_with_connector(connector).await.map_err(|e| unreachable_by(&shown, &e))
 }
 
-async fn connect_with(addresses: &[String], config: Arc<ClientConfig>) -> Result<Channel, ConnectError> {
-    if addresses.is_empty() {
+async fn connect_with(
+    addresses: &Addresses,
+    config: Arc<ClientConfig>,
+    keepalive: Keepalive,
+) -> Result<Channel, ConnectError> {
+    let known = addresses.list();
+    if known.is_empty() {
         return Err(ConnectError::NoAddress);
     }
-    let shown = addresses.join(", ");
-    let addresses: Arc<[String]> = addresses.into();
+    let shown = known.join(", ");
+    let addresses = addresses.clone();
     let connector = tower::service_fn(move |_| {
         let (addresses, tls) = (addresses.clone(), TlsConnector::from(config.clone()));
         async move { reach_any(&addresses, &tls).await.map(TokioIo::new) }
     });
-    endpoint().connect_with_connector(connector).await.map_err(|e| unreachable_by(&shown, &e))
+    endpoint(keepalive).connect_with_connector(connector).await.map_err(|e| unreachable_by(&shown, &e))
 }
 
-fn endpoint() -> Endpoint {
+fn endpoint(keepalive: Keepalive) -> Endpoint {
     // `http` because the connector, not tonic, does TLS.
     Endpoint::from_static("http://server.lockstep")
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .http2_keep_alive_interval(keepalive.interval)
+        .keep_alive_timeout(keepalive.timeout)
         .keep_alive_while_idle(true)
 }
 
@@ -178,16 +209,42 @@ fn unreachable_by(shown: &str, error: &tonic::transport::Error) -> ConnectError 
     ConnectError::Unreachable(deepest.to_string())
 }
 
-async fn reach_any(addresses: &[String], tls: &TlsConnector) -> io::Result<TlsStream<TcpStream>> {
-    let mut problems = Vec::new();
-    for address in addresses {
-        match tokio::time::timeout(CONNECT_TIMEOUT, reach(address, tls)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(problem)) => problems.push(format!("{address}: {problem}")),
-            Err(_) => problems.push(format!("{address}: no answer within {} s", CONNECT_TIMEOUT.as_secs())),
+/// The first that answers as a server of ours. Those that are slower, or hang, are let go.
+async fn reach_any(addresses: &Addresses, tls: &TlsConnector) -> io::Result<TlsStream<TcpStream>> {
+    let list = addresses.list();
+    let mut waiting = list.iter().cloned().enumerate();
+    let mut under_way = JoinSet::new();
+    let mut problems = vec![String::new(); list.len()];
+    loop {
+        let last = match waiting.next() {
+            Some((at, address)) => {
+                let tls = tls.clone();
+                under_way.spawn(async move { (at, reach_in_time(&address, &tls).await) });
+                false
+            }
+            None => true,
+        };
+        let ended = match tokio::time::timeout(HEAD_START, under_way.join_next()).await {
+            Err(_) if last => under_way.join_next().await,
+            Err(_) => continue,
+            Ok(ended) => ended,
+        };
+        match ended.transpose().map_err(io::Error::other)? {
+            Some((at, Ok(stream))) => {
+                addresses.answered(&list[at]);
+                return Ok(stream);
+            }
+            Some((at, Err(problem))) => problems[at] = format!("{}: {problem}", list[at]),
+            None => return Err(io::Error::other(problems.join("; "))),
         }
     }
-    Err(io::Error::other(problems.join("; ")))
+}
+
+async fn reach_in_time(address: &str, tls: &TlsConnector) -> io::Result<TlsStream<TcpStream>> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, reach(address, tls)).await {
+        Ok(ended) => ended,
+        Err(_) => Err(io::Error::other(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
+    }
 }
 
 async fn reach(address: &str, tls: &TlsConnector) -> io::Result<TlsStream<TcpStream>> {
@@ -214,8 +271,8 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
     let user_timeout = u32::try_from(UNACKNOWLEDGED_TIMEOUT.as_millis()).expect("30,000");
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_TIMEOUT)?;
+    sockopt::set_tcp_keepidle(stream, PATIENT.interval)?;
+    sockopt::set_tcp_keepintvl(stream, PATIENT.timeout)?;
     sockopt::set_tcp_user_timeout(stream, user_timeout)?;
     Ok(())
 }

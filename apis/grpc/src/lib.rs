@@ -6,6 +6,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/lockstep.v1alpha.rs"));
 }
 
+pub mod addresses;
 pub mod channel;
 pub mod codec;
 pub mod peer;

@@ -68,7 +68,7 @@ pub(crate) async fn describe(session: &Session, describe: &Describe) -> Result<(
     if let Some(Message::Run(run)) = &object.kind {
         let metadata = run.metadata.clone().unwrap_or_default();
         let request = RunRequest { namespace: metadata.namespace, name: metadata.name };
-        let nodes = session.runs().nodes(request).await?.into_inner().nodes;
+        let nodes = session.ask(async || session.runs().nodes(request.clone()).await).await?.nodes;
         print!("{}", page::run_nodes(&nodes));
     }
     Ok(())
@@ -113,7 +113,8 @@ pub(crate) fn namespace_of(session: &Session, kind: &str) -> String {
 pub(crate) async fn fetch(session: &Session, kind: &Kind, name: &str) -> Result<Object> {
     let reference =
         ObjectRef { kind: kind.name.to_owned(), namespace: namespace_of(session, kind.name), name: name.to_owned() };
-    Ok(session.objects().get(GetRequest { r#ref: Some(reference) }).await?.into_inner())
+    let request = GetRequest { r#ref: Some(reference) };
+    session.ask(async || session.objects().get(request.clone()).await).await
 }
 
 /// Every object of a kind, and the version to watch from.
@@ -132,7 +133,7 @@ pub(crate) async fn list(
     };
     let mut found = Vec::new();
     loop {
-        let page = session.objects().list(request.clone()).await?.into_inner();
+        let page = session.ask(async || session.objects().list(request.clone()).await).await?;
         found.extend(page.items);
         if page.continue_token.is_empty() {
             return Ok((found, page.resource_version));

@@ -1,6 +1,6 @@
 //! `lockstep logs`.
 
-use super::run_name;
+use super::{lines::Lines, run_name};
 use crate::{cli::Logs, context::Session, error::Result, render::alike::Diffs};
 use lockstep_apis::v1alpha::{LogLine, LogsRequest, OutputStream};
 use std::{
@@ -12,20 +12,19 @@ use std::{
 const MAX_LINE_BYTES: usize = 64 * 1024;
 
 pub(crate) async fn logs(session: &Session, logs: &Logs) -> Result<()> {
-    let mut stream = session
-        .runs()
-        .logs(LogsRequest {
+    let mut lines = Lines::new(
+        session,
+        LogsRequest {
             namespace: session.namespace.clone(),
             run: run_name(&logs.run).to_owned(),
             node: logs.node.clone().unwrap_or_default(),
             task: logs.task.clone().unwrap_or_default(),
             follow: logs.follow,
             local: false,
-        })
-        .await?
-        .into_inner();
+        },
+    );
     let mut printer = Printer { one_node: logs.node.is_some(), open: BTreeMap::new() };
-    while let Some(line) = stream.message().await? {
+    while let Some(line) = lines.next().await? {
         let is_diff = line.chunk.as_ref().is_some_and(|chunk| chunk.stream() == OutputStream::Diff);
         if logs.diff && !is_diff {
             continue;
@@ -42,9 +41,9 @@ pub(crate) async fn logs(session: &Session, logs: &Logs) -> Result<()> {
 /// The diffs of a Run, by node and task.
 pub(crate) async fn diffs(session: &Session, run: &str) -> Result<Diffs> {
     let request = LogsRequest { namespace: session.namespace.clone(), run: run.to_owned(), ..LogsRequest::default() };
-    let mut stream = session.runs().logs(request).await?.into_inner();
+    let mut lines = Lines::new(session, request);
     let mut diffs: BTreeMap<(String, String), Vec<u8>> = BTreeMap::new();
-    while let Some(line) = stream.message().await? {
+    while let Some(line) = lines.next().await? {
         let Some(chunk) = line.chunk.filter(|chunk| chunk.stream() == OutputStream::Diff) else { continue };
         diffs.entry((line.node, line.task)).or_default().extend_from_slice(&chunk.data);
     }

@@ -227,7 +227,7 @@ async fn follow(session: &Session, created: Object, how: &str, wait: bool) -> Re
     }
     progress.close();
     let request = RunRequest { namespace: metadata.namespace, name: metadata.name };
-    let nodes = session.runs().nodes(request).await?.into_inner().nodes;
+    let nodes = session.ask(async || session.runs().nodes(request.clone()).await).await?.nodes;
     let spec = last.spec.clone().unwrap_or_default();
     if spec.check || spec.diff {
         let name = last.metadata.as_ref().map(|own| own.name.clone()).unwrap_or_default();

@@ -4,7 +4,7 @@ use crate::{context::Session, error::Result};
 use lockstep_apis::v1alpha::StatusRequest;
 
 pub(crate) async fn status(session: &Session) -> Result<()> {
-    let status = session.cluster().status(StatusRequest {}).await?.into_inner();
+    let status = session.ask(async || session.cluster().status(StatusRequest {}).await).await?;
     let cluster = status.cluster.unwrap_or_default();
     let leader = status.leader.unwrap_or_default();
     println!("cluster  {} ({}), incarnation {}", cluster.cluster_id, cluster.trust_domain, cluster.incarnation);

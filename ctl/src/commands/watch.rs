@@ -2,16 +2,16 @@
 
 use crate::{
     context::Session,
-    error::{Error, Result},
+    error::{Error, Result, is_lost},
 };
 use lockstep_apis::v1alpha::{WatchEvent, WatchEventType, WatchRequest};
 use std::time::Duration;
 use tonic::{Code, Status, Streaming};
 
 /// How often a watch is opened again without anything having come of it.
-const PATIENCE: u32 = 20;
+pub(crate) const PATIENCE: u32 = 20;
 /// Before it is opened again.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const PAUSE: Duration = Duration::from_millis(500);
 
 /// Changes of what a request names.
 pub(crate) struct Watch<'s> {
@@ -65,6 +65,7 @@ impl Watch<'_> {
         match status.code() {
             Code::OutOfRange => self.request.resource_version.clear(),
             Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {}
+            _ if is_lost(&status) => {}
             _ => return Err(status.into()),
         }
         self.patience = self.patience.saturating_sub(1);

@@ -73,6 +73,11 @@ impl State {
         &self.servers
     }
 
+    /// Where the servers that are up can be reached, host:port.
+    pub fn server_addresses(&self) -> impl Iterator<Item = String> {
+        self.servers.values().flat_map(|server| server.addresses.iter().cloned())
+    }
+
     /// The server that a node is or was attached to, as far as this cache has seen it.
     pub fn last_server(&self, node: &str) -> Option<&str> {
         self.last_servers.get(node).map(String::as_str)

@@ -1,7 +1,10 @@
 //! A cluster of one node, and a shell whose only program is `lockstep`.
 
 use anyhow::{Context, Result, bail, ensure};
-use lockstep_tests::daemon::{Daemon, program};
+use lockstep_tests::{
+    daemon::{Daemon, program},
+    etcd::EtcdCluster,
+};
 use std::{
     fs,
     path::PathBuf,
@@ -37,7 +40,15 @@ pub(crate) struct Said {
 impl Shell {
     /// Once the server answers and its node is ready.
     pub(crate) fn start() -> Result<Shell> {
-        let daemon = Daemon::init("s1", &[])?;
+        Shell::over(Daemon::init("s1", &[])?)
+    }
+
+    /// The same, and its store is in etcd.
+    pub(crate) fn start_with_etcd(etcd: &EtcdCluster) -> Result<Shell> {
+        Shell::over(Daemon::init_with_etcd("s1", etcd)?)
+    }
+
+    fn over(daemon: Daemon) -> Result<Shell> {
         tokio::runtime::Runtime::new()?.block_on(async {
             lockstep_daemon::identity::install_provider();
             daemon.admin().await
@@ -45,6 +56,19 @@ impl Shell {
         let shell = Shell { daemon };
         shell.until(&["get", "node", "s1", "-o", "jsonpath={.status.liveness}"], |said| said.out == "Ready\n")?;
         Ok(shell)
+    }
+
+    /// A further server, once its node is ready.
+    pub(crate) fn join_server(&self, name: &str) -> Result<Daemon> {
+        let token = self.ok(&["token", "create", "--node", name, "--server"])?;
+        let daemon = self.daemon.join(name, token.trim(), &["--server"])?;
+        self.until(&["get", "node", name, "-o", "jsonpath={.status.liveness}"], |said| said.out == "Ready\n")?;
+        Ok(daemon)
+    }
+
+    /// The server.
+    pub(crate) fn daemon(&self) -> &Daemon {
+        &self.daemon
     }
 
     /// A command, whatever its end.
