@@ -5,6 +5,7 @@ mod account;
 mod action;
 mod archive;
 mod assertion;
+mod checksum;
 mod command;
 mod diff;
 mod facts;
@@ -18,6 +19,7 @@ mod parameters;
 mod print;
 mod service;
 mod sleep;
+mod tree;
 mod variable;
 mod wait;
 

@@ -1,12 +1,12 @@
 //! `file.managed`: a regular file with this content, owner and mode.
 
 use lockstep_apis::v1alpha::Value;
-use ring::digest::{SHA256, digest};
 
 use super::state::{FileState, Text};
 use super::validate::Validation;
 use super::{RawAttributes, invalid};
 use crate::action::{Done, Scope};
+use crate::checksum;
 use crate::parameters::Parameters;
 
 /// Reads the parameters of `file.managed`.
@@ -52,12 +52,12 @@ pub(super) fn checksum(from: &mut Parameters<'_>) -> Option<String> {
 /// Compares the content with the checksum that the book gives, before anything is written.
 pub(super) fn check_sum(path: &str, content: &str, wanted: Option<&str>) -> Result<(), Done> {
     let Some(wanted) = wanted else { return Ok(()) };
-    let Some(hex) = wanted.strip_prefix("sha256:").filter(|hex| hex.len() == 64) else {
+    if wanted.strip_prefix("sha256:").is_none_or(|hex| hex.len() != 64) {
         return Err(invalid(format!("checksum {wanted:?} is not sha256: and 64 hexadecimal digits")));
-    };
-    let found: String = digest(&SHA256, content.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    if found.eq_ignore_ascii_case(hex) {
+    }
+    let found = checksum::of_bytes(content.as_bytes());
+    if checksum::is_same(wanted, &found) {
         return Ok(());
     }
-    Err(Done::failed("ChecksumMismatch", format!("the content for {path} has sha256:{found}, not {wanted}")))
+    Err(Done::failed("ChecksumMismatch", format!("the content for {path} has {found}, not {wanted}")))
 }

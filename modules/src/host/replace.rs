@@ -56,6 +56,15 @@ impl Temporary {
     pub(crate) fn real(&self) -> String {
         format!("{}/{}", self.dir.real, self.name)
     }
+
+    /// Appends to a file that was begun.
+    pub(crate) fn write(&self, place: &Place, bytes: &[u8]) -> Result<(), HostError> {
+        write_all(self.open_fd(), bytes).map_err(|errno| place.errno("write", errno))
+    }
+
+    fn open_fd(&self) -> &OwnedFd {
+        self.fd.as_ref().expect("invariant: a file is open until it has its name")
+    }
 }
 
 impl Host {
@@ -101,23 +110,40 @@ impl Host {
         new: &Replacement<'_>,
         fill: &mut dyn FnMut(&OwnedFd) -> rustix::io::Result<()>,
     ) -> Result<Temporary, HostError> {
+        let temporary = self.begin_beside(place, replaced)?;
+        fill(temporary.open_fd()).map_err(|errno| place.errno("write", errno))?;
+        self.finish_beside(temporary, place, replaced.is_some(), new)
+    }
+
+    /// Begins a file under a temporary name beside its place, for content that comes bit by bit, by
+    /// [`Temporary::write`]. Nobody but us can read it before [`Host::finish_beside`].
+    pub(crate) fn begin_beside(&self, place: &Place, replaced: Option<&Seen>) -> Result<Temporary, HostError> {
         sweep(&place.dir);
-        let failed = |errno| place.errno("write", errno);
-        let mut temporary = create(&place.dir).map_err(failed)?;
-        let fd = temporary.fd.take().expect("a new temporary file is open");
+        let temporary = create(&place.dir).map_err(|errno| place.errno("write", errno))?;
         if let Some(old) = replaced.map(|seen| place.open(seen)).transpose()?.flatten() {
-            copy_attributes(&old, &fd);
+            copy_attributes(&old, temporary.open_fd());
         }
-        fill(&fd).map_err(failed)?;
+        Ok(temporary)
+    }
+
+    /// Gives a file that is written its owner and mode; the content of `new` is not looked at.
+    pub(crate) fn finish_beside(
+        &self,
+        temporary: Temporary,
+        place: &Place,
+        replaces: bool,
+        new: &Replacement<'_>,
+    ) -> Result<Temporary, HostError> {
+        let failed = |errno| place.errno("write", errno);
+        let fd = temporary.open_fd();
         let group = place.dir.passes_group.unwrap_or_else(|| rustix::process::getegid().as_raw());
         if (new.uid, new.gid) != (self.euid(), group) {
-            chown(&fd, Some(new.uid), Some(new.gid)).map_err(failed)?;
+            chown(fd, Some(new.uid), Some(new.gid)).map_err(failed)?;
         }
-        rustix::fs::fchmod(&fd, Mode::from_raw_mode(new.mode)).map_err(failed)?;
-        if replaced.is_some() && self.durability(&place.dir) == Durability::Synced {
-            rustix::fs::fsync(&fd).map_err(failed)?;
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(new.mode)).map_err(failed)?;
+        if replaces && self.durability(&place.dir) == Durability::Synced {
+            rustix::fs::fsync(fd).map_err(failed)?;
         }
-        temporary.fd = Some(fd);
         Ok(temporary)
     }
 
