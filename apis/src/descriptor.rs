@@ -255,8 +255,8 @@ const LABEL_REPEATED: i32 = 3;
 
 /// Comments of messages, fields, enums and their words, for schema and docs: by `Message`, `Message.field_name`, `Enum`
 /// and `Enum.Word`.
-pub(crate) fn comments() -> &'static HashMap<String, String> {
-    static COMMENTS: OnceLock<HashMap<String, String>> = OnceLock::new();
+pub(crate) fn comments() -> &'static HashMap<String, Comment> {
+    static COMMENTS: OnceLock<HashMap<String, Comment>> = OnceLock::new();
     COMMENTS.get_or_init(|| {
         let set = FileSet::decode(crate::DESCRIPTORS).expect("invariant: the build script wrote a descriptor set");
         let infos = SourceSet::decode(crate::DESCRIPTORS).expect("invariant: the build script wrote a descriptor set");
@@ -268,9 +268,9 @@ pub(crate) fn comments() -> &'static HashMap<String, String> {
 }
 
 /// A location's path is [4, message] for a message, [4, message, 2, field] for a field; with 5 likewise for enums.
-fn comment(file: &File, location: &Location) -> Option<(String, String)> {
-    let text = location.leading_comments.trim();
-    if text.is_empty() {
+fn comment(file: &File, location: &Location) -> Option<(String, Comment)> {
+    let comment = Comment::read(&location.leading_comments);
+    if comment.text.is_empty() {
         return None;
     }
     let at = |number: i32| usize::try_from(number).ok();
@@ -287,7 +287,30 @@ fn comment(file: &File, location: &Location) -> Option<(String, String)> {
         }
         _ => return None,
     };
-    Some((name, text.lines().map(str::trim).collect::<Vec<_>>().join(" ")))
+    Some((name, comment))
+}
+
+/// What is written above a message, field or word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Comment {
+    /// Sentences, on one line.
+    pub(crate) text: String,
+    /// The indented lines behind them: YAML.
+    pub(crate) example: String,
+}
+
+impl Comment {
+    fn read(written: &str) -> Comment {
+        const INDENT: &str = "     ";
+        let (mut text, mut example) = (Vec::new(), String::new());
+        for line in written.lines() {
+            match line.strip_prefix(INDENT) {
+                Some(code) => example.extend([code.trim_end(), "\n"]),
+                None => text.push(line.trim()),
+            }
+        }
+        Comment { text: text.join(" ").trim().to_owned(), example }
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -430,8 +453,14 @@ mod tests {
 
     #[test]
     fn comments_are_found_by_name() {
-        assert!(comments()["TaskBook"].starts_with("Tasks for a set of nodes"));
-        assert_eq!(comments()["Targets.all"], "Every node. Must be said: an empty match is never all.");
-        assert_eq!(comments()["OnFailure.FinishWindow"], "Judged when the window is done.");
+        assert!(comments()["TaskBook"].text.starts_with("Tasks for a set of nodes"));
+        assert_eq!(comments()["Targets.all"].text, "Every node. Must be said: an empty match is never all.");
+        assert_eq!(comments()["OnFailure.FinishWindow"].text, "Judged when the window is done.");
+    }
+
+    #[test]
+    fn indented_lines_of_a_comment_are_an_example() {
+        let comment = Comment::read(" One.\n Two.\n\n     a:\n       b: 1\n");
+        assert_eq!((comment.text.as_str(), comment.example.as_str()), ("One. Two.", "a:\n  b: 1\n"));
     }
 }

@@ -22,6 +22,8 @@ pub struct Topic {
     pub holds: String,
     /// Sentences; may be empty.
     pub text: String,
+    /// YAML of a task that does it; may be empty.
+    pub example: String,
     /// Rules, each a phrase: `required`, `default 10m`.
     pub notes: Vec<String>,
     /// What the members are: `fields`, `parameters`, `words`, `actions`, `kinds`.
@@ -77,7 +79,9 @@ fn of_message(message: &'static Message, path: &str) -> Topic {
         let text = "What is done; its value are the parameters. `lockstep explain action` lists the actions.";
         members.insert(0, plain("ACTION", text.into()));
     }
+    let example = descriptor::comments().get(&message.name).map(|comment| comment.example.clone());
     Topic {
+        example: example.unwrap_or_default(),
         notes: message_notes(message),
         heading: if is_action { "parameters" } else { "fields" },
         members,
@@ -254,6 +258,7 @@ fn titled(path: &str, text: &str) -> Topic {
         path: path.to_owned(),
         holds: String::new(),
         text: text.to_owned(),
+        example: String::new(),
         notes: Vec::new(),
         heading: "",
         members: Vec::new(),
@@ -265,7 +270,7 @@ fn plain(name: &str, text: String) -> Member {
 }
 
 fn comment(name: &str) -> String {
-    descriptor::comments().get(name).cloned().unwrap_or_default()
+    descriptor::comments().get(name).map(|comment| comment.text.clone()).unwrap_or_default()
 }
 
 fn joined(one: &str, other: &str) -> String {

@@ -236,7 +236,7 @@ fn describe(schema: &mut Json, text: Option<String>, default: Option<Json>) {
 }
 
 fn comment(name: &str) -> Option<String> {
-    descriptor::comments().get(name).cloned()
+    descriptor::comments().get(name).map(|comment| comment.text.clone())
 }
 
 fn def_name(parameters: bool, index: usize) -> String {

@@ -128,6 +128,13 @@ impl Done {
         Done { outcome, message: clip(message.into()), result: Value::map(entries), diff: None }
     }
 
+    /// The same with one more entry in its result.
+    pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Done {
+        let entries = self.result.as_map().cloned().unwrap_or_default();
+        self.result = Value::map(entries.into_iter().chain([(key.to_owned(), value.into())]));
+        self
+    }
+
     /// A failure, with its class in `result.reason`.
     pub fn failed(reason: &str, message: impl fmt::Display) -> Done {
         Done::new(Outcome::Failed, format!("{reason}: {message}"), [("reason", Value::text(reason))])

@@ -47,7 +47,7 @@ fn perform(wanted: &HttpRequest, scope: &mut Scope<'_>) -> Result<Done, Done> {
     let mut body = Vec::new();
     let mut sink = |bytes: &[u8]| {
         if (body.len() + bytes.len()) as u64 > limit {
-            return Err(HttpFault::TooLong { limit });
+            return Err(HttpFault::TooLong { limit, parameter: "maxBodyBytes" });
         }
         body.extend_from_slice(bytes);
         Ok(())
@@ -82,7 +82,8 @@ fn unanswered(reason: &str, message: impl std::fmt::Display) -> Done {
     Done::new(Outcome::Failed, format!("{reason}: {message}"), result)
 }
 
-fn read(wanted: &HttpRequest) -> Result<(Asked, Trust), String> {
+/// What is asked, and whom it is believed of.
+pub(crate) fn read(wanted: &HttpRequest) -> Result<(Asked, Trust), String> {
     let url: Uri = wanted.url.parse().map_err(|error| format!("url: {error}"))?;
     let method = if wanted.method.is_empty() { "GET" } else { wanted.method.as_str() };
     let method: Method = method.parse().map_err(|error| format!("method: {error}"))?;

@@ -4,6 +4,7 @@
 mod account;
 mod action;
 mod archive;
+mod artifact;
 mod assertion;
 mod checksum;
 mod command;
@@ -33,6 +34,7 @@ pub use host::{Host, HostError, Kind, Unsynced, rest};
 /// Every action there is, by name.
 static ACTIONS: &[&dyn Action] = &[
     &archive::UNPACKED,
+    &artifact::INSTALLED,
     &assertion::That,
     &command::QUERY,
     &command::RUN,

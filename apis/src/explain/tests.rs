@@ -60,3 +60,22 @@ fn every_type_that_is_named_on_a_page_is_explained_on_one() {
     }
     assert_eq!(pages.len(), kinds::all().len() + 2);
 }
+
+#[test]
+fn the_example_of_an_action_is_a_task_that_is_taken() {
+    let mut shown = 0;
+    for action in params::actions() {
+        let example = topic(action.name).unwrap().example;
+        if example.is_empty() {
+            continue;
+        }
+        shown += 1;
+        let task = example.lines().map(|line| format!("    {line}\n")).collect::<String>();
+        let book = format!(
+            "metadata: {{apiVersion: v1alpha, kind: TaskBook, name: a}}\nspec:\n  targets: {{all: true}}\n  tasks:\n  -\n{task}"
+        );
+        let taken = crate::manifest::decode("example.yaml", book.as_bytes(), None);
+        assert!(taken.is_ok(), "{}: {:?}", action.name, taken.unwrap_err());
+    }
+    assert!(shown > 0);
+}

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing must fail")]
 
 mod actions;
+mod artifacts;
 mod documents;
 mod fields;
 mod names;

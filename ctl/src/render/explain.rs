@@ -17,6 +17,10 @@ pub(crate) fn topic(topic: &Topic, screen: Screen) -> String {
         for note in &topic.notes {
             out.push_str(&wrap(note, 2, screen.width));
         }
+        if !topic.example.is_empty() {
+            let _ = writeln!(out, "\n{}", screen.bold("example:"));
+            topic.example.lines().for_each(|line| out.extend(["  ", line, "\n"]));
+        }
     }
     if topic.members.is_empty() {
         return out;

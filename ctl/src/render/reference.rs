@@ -61,6 +61,9 @@ fn section(out: &mut String, topic: &Topic, at: (&Page, &BTreeMap<String, String
         let _ = write!(out, "\n{}\n", topic.text);
     }
     bullets(out, &topic.notes);
+    if !topic.example.is_empty() {
+        let _ = write!(out, "\n```yaml\n{}```\n", topic.example);
+    }
     if topic.members.is_empty() {
         return;
     }

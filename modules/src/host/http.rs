@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, COOKIE, HOST, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use hyper::header::{ACCEPT, HOST, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use hyper::http::uri::{Authority, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::Host;
+use super::{Host, HostError};
 
 /// Where systems keep the authorities that they trust; the first that is there counts.
 const BUNDLES: [&str; 4] = [
@@ -72,8 +72,10 @@ pub(crate) enum HttpFault {
     Certificate { file: String, why: String },
     #[error("{authority} redirects to {to}, which is not followed: {why}")]
     Redirect { authority: String, to: String, why: &'static str },
-    #[error("the body is longer than {limit} bytes; maxBodyBytes allows more")]
-    TooLong { limit: u64 },
+    #[error("the body is longer than {limit} bytes; {parameter} allows more")]
+    TooLong { limit: u64, parameter: &'static str },
+    #[error(transparent)]
+    NotKept(HostError),
     #[error("the URL cannot be asked: {0}")]
     Url(String),
 }
@@ -89,6 +91,7 @@ impl HttpFault {
             HttpFault::Certificate { .. } => "InvalidCertificate",
             HttpFault::Redirect { .. } => "RedirectRefused",
             HttpFault::TooLong { .. } => "BodyTooLong",
+            HttpFault::NotKept(error) => error.reason(),
             HttpFault::Url(_) => "InvalidURL",
         }
     }
@@ -162,8 +165,8 @@ pub(crate) async fn ask(asked: &Asked, tls: &Arc<ClientConfig>, sink: Sink<'_>) 
             why,
         })?;
         if next.authority() != asked.url.authority() {
-            asked.headers.remove(AUTHORIZATION);
-            asked.headers.remove(COOKIE);
+            // What a book says to one host, tokens among it, is not for another.
+            asked.headers = asked.headers.remove(ACCEPT).map(|kind| (ACCEPT, kind)).into_iter().collect();
         }
         asked.url = next;
     }

@@ -25,7 +25,7 @@ fn add(builder: &mut Builder<Vec<u8>>, name: &str, kind: EntryType, link: &str, 
     builder.append(&header, content).unwrap();
 }
 
-fn archive(entries: &[(&str, EntryType, &str, &[u8])]) -> Vec<u8> {
+pub(crate) fn archive(entries: &[(&str, EntryType, &str, &[u8])]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for (name, kind, link, content) in entries {
         add(&mut builder, name, *kind, link, content, 0o644);
@@ -33,7 +33,7 @@ fn archive(entries: &[(&str, EntryType, &str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-fn zipped(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn zipped(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()

@@ -20,6 +20,7 @@ struct Row {
 /// Actions whose convergence needs more than a root folder, and the test that has them.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("archive.unpacked", "archives::an_archive_is_unpacked_once_and_what_was_changed_is_put_right"),
+    ("artifact.installed", "artifacts::a_version_is_fetched_once_and_switched_to"),
     ("mount.unmounted", "kernel::a_mount_is_made_followed_and_undone"),
     ("package.absent", PACKAGES),
     ("package.held", PACKAGES),

@@ -12,7 +12,7 @@ use lockstep_modules::Outcome;
 use crate::stage::{Stage, assert_changed, assert_failed, assert_ok, list, text};
 
 /// Answers each connection by what `answer` makes of the request's head and body. Ends with the test's process.
-fn serve(answer: impl Fn(&str, &[u8]) -> Vec<u8> + Send + 'static) -> String {
+pub(crate) fn serve(answer: impl Fn(&str, &[u8]) -> Vec<u8> + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     thread::spawn(move || {
@@ -38,7 +38,7 @@ fn talk(stream: &mut (impl Read + Write), answer: &impl Fn(&str, &[u8]) -> Vec<u
     }
 }
 
-fn plain(status: &str, headers: &str, body: &str) -> Vec<u8> {
+pub(crate) fn plain(status: &str, headers: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()).into()
 }
 

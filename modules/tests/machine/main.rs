@@ -4,6 +4,7 @@
 
 mod accounts;
 mod archives;
+mod artifacts;
 mod commands;
 mod convergence;
 mod edits;
