@@ -13,6 +13,8 @@ wanted=(
   unshare:util-linux
   python3:python3
   g++:g++
+  git:git
+  sshd:openssh-server
 )
 missing=()
 for pair in "${wanted[@]}"; do

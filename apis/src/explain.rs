@@ -173,6 +173,8 @@ fn text_words(format: Format) -> &'static str {
         Format::Package => "package",
         Format::Url => "URL",
         Format::Crontab => "schedule of crontab",
+        Format::GitUrl => "URL of a repository",
+        Format::GitRef => "branch, tag or commit",
     }
 }
 

@@ -11,6 +11,7 @@ mod command;
 mod diff;
 mod facts;
 mod file;
+mod git;
 mod host;
 mod http;
 mod machine;
@@ -49,6 +50,7 @@ static ACTIONS: &[&dyn Action] = &[
     &file::MANAGED,
     &file::REPLACED,
     &file::SYMLINK,
+    &git::CHECKOUT,
     &account::GROUP_ABSENT,
     &account::GROUP_PRESENT,
     &machine::HOSTNAME_SET,

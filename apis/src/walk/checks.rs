@@ -41,6 +41,7 @@ pub(super) fn message(walk: &mut Walk<'_, '_>, message: &Message, node: &Node<'_
         "FileLine" => line(walk, node, path),
         "CronEntry" => cron_entry(walk, node, path),
         "UserPresent" => password(walk, node, path),
+        "GitCheckout" => git_secrets(walk, node, path),
         _ => {}
     }
 }
@@ -243,6 +244,21 @@ fn password(walk: &mut Walk<'_, '_>, node: &Node<'_>, path: &Path<'_>) {
         let message = "is no hash as crypt(5) has them, like `$y$…`; make one with `mkpasswd`, better in a task with \
                        `register: {secret: true}`";
         walk.violations.push(given.at, &Path::Field(path, "password"), "InlineSecret", message);
+    }
+}
+
+/// A plain token or key would be stored with the book. It is not echoed either.
+fn git_secrets(walk: &mut Walk<'_, '_>, node: &Node<'_>, path: &Path<'_>) {
+    if walk.mode.rendered {
+        return;
+    }
+    for name in ["password", "sshKey"] {
+        let Some(given) = node.get(name) else { continue };
+        if matches!(given.scalar(), Some(Scalar::Text(text)) if !text.is_empty() && !text.contains("${{")) {
+            let message =
+                "would be stored with the book for all to read; take it from a variable or a result, `${{ … }}`";
+            walk.violations.push(given.at, &Path::Field(path, name), "InlineSecret", message);
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The formats of text fields, and counts or percentages.
 
+mod git;
+
 use std::{
     collections::HashMap,
     sync::{Mutex, OnceLock, PoisonError},
@@ -53,6 +55,8 @@ pub(super) fn check(
         Format::Crontab => {
             crate::cron::check(text).err().map(|why| ("Schedule", format!("the schedule {} {why}", shown(text))))
         }
+        Format::GitUrl => git::url_fault(text).map(|why| ("GitURL", format!("the URL {why}"))),
+        Format::GitRef => git::ref_fault(text).map(|why| ("GitRef", format!("{} is no ref: {why}", shown(text)))),
         Format::Regex => Regex::new(text).err().map(|error| {
             // The first lines draw the pattern; the last one says what is wrong.
             let error = error.to_string();

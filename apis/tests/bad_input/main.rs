@@ -8,6 +8,7 @@ mod artifacts;
 mod documents;
 mod fields;
 mod names;
+mod repositories;
 mod runs;
 mod table;
 mod variables;

@@ -2,20 +2,20 @@
 //! No thread is made: one poll waits for the pipes, the process and the switch that cancels.
 
 use std::collections::BTreeMap;
-use std::io::{self, Seek, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Access, CWD, MemfdFlags};
+use rustix::fs::{Access, CWD};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::spawn::{self, Identity};
-use super::{Host, User};
+use super::{Host, User, memory};
 use crate::action::{Cancel, Stream};
 
 /// After the child's end, how long pipes are read that background processes of it still hold.
@@ -136,7 +136,7 @@ fn start(command: &Command<'_>, stdout: OwnedFd, stderr: OwnedFd) -> Result<Chil
     let program = find(name, command.environment.get("PATH").copied().unwrap_or_default())?;
     // The standard library takes its posix_spawn path (no fork of our memory) for all of this but `prepare`.
     let mut process = std::process::Command::new(&program);
-    let kept = command.file.map(|file| memory("script", file.content));
+    let kept = command.file.map(|file| memory::file("script", file.content));
     let kept = kept.transpose().map_err(|source| Fault::Failed { program: program.clone(), source })?;
     let (before, after) = command.argv.split_at(command.file.map_or(1, |file| file.at));
     process.arg0(name).args(&before[1..]);
@@ -147,7 +147,7 @@ fn start(command: &Command<'_>, stdout: OwnedFd, stderr: OwnedFd) -> Result<Chil
     process.current_dir(command.directory).process_group(0).stdout(stdout).stderr(stderr);
     process.stdin(match command.stdin {
         None => Stdio::null(),
-        Some(text) => memory("stdin", text)
+        Some(text) => memory::file("stdin", text)
             .map(Stdio::from)
             .map_err(|source| Fault::Failed { program: program.clone(), source })?,
     });
@@ -157,14 +157,6 @@ fn start(command: &Command<'_>, stdout: OwnedFd, stderr: OwnedFd) -> Result<Chil
         spawn::prepare(&mut process, identity, command.umask, kept);
     }
     process.spawn().map_err(|error| name_fault(error, program, command.directory))
-}
-
-/// A file in memory: no pipe to feed, so no child that does not read can hang us.
-fn memory(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
-    let mut file = std::fs::File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?);
-    file.write_all(content)?;
-    file.rewind()?;
-    Ok(file.into())
 }
 
 /// The program's path, looked for as a shell would.

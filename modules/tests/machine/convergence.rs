@@ -21,6 +21,7 @@ struct Row {
 const ELSEWHERE: &[(&str, &str)] = &[
     ("archive.unpacked", "archives::an_archive_is_unpacked_once_and_what_was_changed_is_put_right"),
     ("artifact.installed", "artifacts::a_version_is_fetched_once_and_switched_to"),
+    ("git.checkout", "git::a_checkout_converges_and_follows_its_branch"),
     ("mount.unmounted", "kernel::a_mount_is_made_followed_and_undone"),
     ("package.absent", PACKAGES),
     ("package.held", PACKAGES),

@@ -224,3 +224,31 @@ fn serve_tls(ca: &rcgen::Certificate, (certificate, key): (rcgen::Certificate, r
     });
     address
 }
+
+/// A server over TLS that wants no certificate; its address, and the authority to trust.
+pub(crate) fn serve_tls_plainly(answer: impl Fn(&str, &[u8]) -> Vec<u8> + Send + 'static) -> (String, String) {
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()).into();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("localhost:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream: TcpStream = stream.unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, stream);
+            talk(&mut stream, &answer);
+            // As other servers do; without it clients take the end for a cut.
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+        }
+    });
+    (format!("localhost:{port}"), certified.cert.pem())
+}

@@ -10,6 +10,7 @@ mod convergence;
 mod edits;
 mod faults;
 mod files;
+mod git;
 mod http;
 mod kernel;
 mod races;
