@@ -3,6 +3,7 @@
 //! the like are not theirs.
 
 mod group;
+mod keys;
 mod user;
 
 use crate::action::{Done, Function, Scope};
@@ -26,6 +27,9 @@ pub(crate) static USER_ABSENT: Function =
 /// `user.present`.
 pub(crate) static USER_PRESENT: Function =
     Function { name: "user.present", perform: |given, scope| Ok(converge(&user::PresentUser::read(given)?, scope)) };
+
+/// `user.authorizedKeys`.
+pub(crate) static AUTHORIZED_KEYS: Function = Function { name: "user.authorizedKeys", perform: keys::perform };
 
 /// A name that `useradd` takes and that no program reads as an option, a number or two fields.
 fn name(from: &mut Parameters<'_>) -> String {

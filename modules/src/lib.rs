@@ -75,6 +75,7 @@ static ACTIONS: &[&dyn Action] = &[
     &machine::SYSCTL_SET,
     &sleep::Sleep,
     &account::USER_ABSENT,
+    &account::AUTHORIZED_KEYS,
     &account::USER_PRESENT,
     &variable::Set,
     &wait::FOR,

@@ -58,6 +58,15 @@ const FSTAB: &[(&str, &str)] = &[("/etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n
 /// A machine with a user, and the groups `web`, `ops`.
 const ACCOUNTS: &[(&str, &str)] = crate::accounts::FILES;
 
+const ED25519: &str = "no-pty ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB ann";
+const RSA: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAAgAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
+
+/// Keys of the user `ann`.
+const KEYS: &[(&str, &str)] = &[(
+    "/home/ann/.ssh/authorized_keys",
+    "# of old\nssh-rsa AAAAB3NzaC1yc2EAAAAgAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI= old\n",
+)];
+
 fn rows() -> Vec<Row> {
     let path = || ("path", Value::text("/etc/app.conf"));
     const APP: &[(&str, &str)] = &[("/etc/app.conf", "a=1\nb=2\n")];
@@ -104,6 +113,17 @@ fn rows() -> Vec<Row> {
             [("name", "backup".into()), ("schedule", "0 3 * * *".into()), ("command", "true".into())],
         ),
         row("cron.entry", &[("/etc/cron.d/x", "")], [("name", "x".into()), ("absent", true.into())]),
+        row("user.authorizedKeys", ACCOUNTS, [("name", "ann".into()), ("keys", ED25519.into())]),
+        row(
+            "user.authorizedKeys",
+            [ACCOUNTS, KEYS].concat().leak(),
+            [("name", "ann".into()), ("keys", ED25519.into()), ("exact", true.into())],
+        ),
+        row(
+            "user.authorizedKeys",
+            [ACCOUNTS, KEYS].concat().leak(),
+            [("name", "ann".into()), ("keys", RSA.into()), ("absent", true.into())],
+        ),
         row("user.absent", ACCOUNTS, [("name", "ann".into())]),
         row(
             "user.present",
