@@ -17,7 +17,7 @@ use futures::stream::{self, StreamExt};
 use lockstep_apis::commit::{Commit, Operation, Revision, Term};
 use lockstep_apis::keys::{self, Parsed};
 use lockstep_apis::v1alpha::{EventSeverity, Lock, LockStatus, Run, RunPhase};
-use lockstep_core::fence::Sight;
+use lockstep_core::fence::{Sight, UNREACHABLE_MS};
 use lockstep_core::step::{Step, step};
 use prost::Message;
 use tokio::sync::watch;
@@ -88,7 +88,7 @@ impl Leader {
     /// Steps for ever: at once while there is something to do, else when something changed or is due.
     async fn decide(self: Arc<Self>, term: Term) {
         let mut changed = self.cache.revision();
-        let mut sight = Sight::new();
+        let mut sight = Sight::new(UNREACHABLE_MS);
         loop {
             changed.mark_unchanged();
             let (mut decided, fences) = {

@@ -44,6 +44,8 @@ pub struct Seen {
     pub reruns: u64,
     /// Attempts that were claimed by another node than the one that they are for.
     pub delegated: u64,
+    /// Nodes that went before they began, and were given up.
+    pub given_up: u64,
     /// Assignments that were withdrawn.
     pub withdrawn: u64,
     /// Attempts that became Lost.
@@ -76,6 +78,7 @@ impl std::ops::AddAssign for Seen {
         self.cut += other.cut;
         self.reruns += other.reruns;
         self.delegated += other.delegated;
+        self.given_up += other.given_up;
         self.withdrawn += other.withdrawn;
         self.lost += other.lost;
         self.fenced += other.fenced;

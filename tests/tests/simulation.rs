@@ -38,6 +38,7 @@ fn no_story_breaks_a_promise() {
         ("cut tasks", seen.cut),
         ("reruns", seen.reruns),
         ("delegated attempts", seen.delegated),
+        ("given up nodes", seen.given_up),
         ("withdrawn assignments", seen.withdrawn),
         ("lost attempts", seen.lost),
         ("fenced places", seen.fenced),

@@ -3,8 +3,8 @@
 
 use lockstep_apis::v1alpha::{
     Approval, BlockPart, CompiledBlock, CompiledGate, CompiledTask, Concurrency, ConcurrencyPolicy, EarlyEnd, Group,
-    LockMode, LockRequest, Metadata, OnFailure, OnInterrupt, Outcome, Run, RunSpec, Segment, Snapshot, SnapshotNode,
-    Window, Within,
+    LockMode, LockRequest, Metadata, OnFailure, OnInterrupt, OnUnreachable, Outcome, Run, RunSpec, Segment, Snapshot,
+    SnapshotNode, Window, Within,
 };
 
 use super::random::Random;
@@ -48,6 +48,9 @@ impl Book {
     ) -> Book {
         let created_ms = start_ms + random.between(0, 7000);
         let members: Vec<u32> = (0..nodes as u32).collect();
+        // With dice of its own: what else is thrown stays as it was.
+        let mut patience = Random::new(random.clone().next() ^ at as u64);
+        let on_unreachable = *patience.pick(&[OnUnreachable::Wait, OnUnreachable::Skip, OnUnreachable::Fail]);
         let mut snapshot = Snapshot {
             run_uid: format!("r{at}"),
             run_name: format!("run{at}"),
@@ -58,6 +61,7 @@ impl Book {
             grace_ms: random.between(50, 1000),
             priority: if random.chance(400) { random.between(1, 3) as i32 } else { 0 },
             concurrent: random.chance(80),
+            on_unreachable: on_unreachable.into(),
             created_ms,
             ..Default::default()
         };

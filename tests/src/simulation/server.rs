@@ -17,6 +17,9 @@ use super::{
     variant::Variant,
 };
 
+/// How long a leader waits for a node that has begun nothing.
+pub(crate) const UNREACHABLE_MS: u64 = 1500;
+
 /// An agent's stream, as its server sees it.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
@@ -63,7 +66,7 @@ impl Server {
             drift_per_mille,
             lease: None,
             sure_until_ms: 0,
-            sight: Sight::new(),
+            sight: Sight::new(UNREACHABLE_MS),
             up: true,
             epoch: 0,
             world: World::new(),

@@ -3,17 +3,21 @@
 use lockstep_apis::{
     commit::Commit,
     keys,
-    v1alpha::{Outcome, RunPhase, Session, Snapshot},
+    v1alpha::{OnUnreachable, Outcome, RunPhase, Session, Snapshot},
 };
 use prost::Message;
 
-use super::{Sight, after_ms};
+use super::{Sight, UNREACHABLE_MS, after_ms};
 use crate::{
     fixture::{Fixture, plan},
     world::NodeEnd,
 };
 
 const FENCE_MS: u64 = 30_000;
+
+fn new() -> Sight {
+    Sight::new(UNREACHABLE_MS)
+}
 
 fn fenced(nodes: &[&str]) -> Snapshot {
     let mut plan = plan("r", nodes, 1);
@@ -41,7 +45,7 @@ fn look(f: &mut Fixture, sight: &mut Sight, steady_ms: u64) -> usize {
 
 #[test]
 fn a_claimed_place_is_free_only_when_the_fence_has_passed() {
-    let (mut f, mut sight) = (Fixture::new(), Sight::new());
+    let (mut f, mut sight) = (Fixture::new(), new());
     attach(&mut f, "a");
     f.admit(fenced(&["a", "b"]));
     f.settle();
@@ -63,7 +67,7 @@ fn a_claimed_place_is_free_only_when_the_fence_has_passed() {
 
 #[test]
 fn a_node_that_is_back_in_time_keeps_its_work() {
-    let (mut f, mut sight) = (Fixture::new(), Sight::new());
+    let (mut f, mut sight) = (Fixture::new(), new());
     f.admit(fenced(&["a", "b"]));
     f.settle();
     let attempt = f.claim("a");
@@ -79,7 +83,7 @@ fn a_node_that_is_back_in_time_keeps_its_work() {
 
 #[test]
 fn a_session_that_came_unseen_makes_the_verdict_conflict() {
-    let (mut f, mut sight) = (Fixture::new(), Sight::new());
+    let (mut f, mut sight) = (Fixture::new(), new());
     f.admit(fenced(&["a", "b"]));
     f.settle();
     f.claim("a");
@@ -91,20 +95,20 @@ fn a_session_that_came_unseen_makes_the_verdict_conflict() {
 
 #[test]
 fn another_leader_counts_anew() {
-    let (mut f, mut sight) = (Fixture::new(), Sight::new());
+    let (mut f, mut sight) = (Fixture::new(), new());
     f.admit(fenced(&["a", "b"]));
     f.settle();
     f.claim("a");
     look(&mut f, &mut sight, 0);
     look(&mut f, &mut sight, FENCE_MS);
-    let mut other = Sight::new();
+    let mut other = new();
     assert_eq!(look(&mut f, &mut other, 500_000), 0);
     assert_eq!(look(&mut f, &mut other, 500_000 + after_ms(FENCE_MS)), 1);
 }
 
 #[test]
 fn what_was_not_claimed_is_free_at_once() {
-    let (mut f, mut sight) = (Fixture::new(), Sight::new());
+    let (mut f, mut sight) = (Fixture::new(), new());
     f.admit(fenced(&["a", "b"]));
     f.settle();
     look(&mut f, &mut sight, 0);
@@ -114,7 +118,7 @@ fn what_was_not_claimed_is_free_at_once() {
 
 #[test]
 fn an_ended_run_lets_go_of_what_it_holds() {
-    let (mut f, mut sight) = (Fixture::new(), Sight::new());
+    let (mut f, mut sight) = (Fixture::new(), new());
     let mut plan = fenced(&["a", "b"]);
     plan.groups[0].max_failures = 0;
     f.admit(plan);
@@ -131,9 +135,61 @@ fn an_ended_run_lets_go_of_what_it_holds() {
 
 #[test]
 fn without_the_option_nothing_is_ever_due() {
-    let (mut f, mut sight) = (Fixture::new(), Sight::new());
+    let (mut f, mut sight) = (Fixture::new(), new());
     f.admit(plan("r", &["a", "b"], 1));
     f.settle();
     f.claim("a");
     assert_eq!(look(&mut f, &mut sight, 0) + look(&mut f, &mut sight, u64::MAX / 2), 0);
+}
+
+fn unreachable(option: OnUnreachable) -> Snapshot {
+    Snapshot { on_unreachable: option.into(), ..plan("r", &["a", "b"], 1) }
+}
+
+#[test]
+fn who_goes_before_it_begins_ends_as_the_option_says() {
+    for (option, end, phase) in [
+        (OnUnreachable::Skip, Some(NodeEnd::Skipped), RunPhase::Succeeded),
+        (OnUnreachable::Fail, Some(NodeEnd::Unreachable), RunPhase::Failed),
+        (OnUnreachable::Wait, None, RunPhase::Running),
+    ] {
+        let (mut f, mut sight) = (Fixture::new(), new());
+        attach(&mut f, "a");
+        attach(&mut f, "b");
+        f.admit(unreachable(option));
+        f.settle();
+        assert_eq!(look(&mut f, &mut sight, 0), 0, "heard");
+        detach(&mut f, "a");
+        assert_eq!(look(&mut f, &mut sight, 1_000), 0, "it may come back");
+        let count = look(&mut f, &mut sight, 1_000 + UNREACHABLE_MS);
+        assert_eq!(count, usize::from(end.is_some()), "{option:?}");
+        assert_eq!(f.end_of("r", "a"), end);
+        if end == Some(NodeEnd::Skipped) {
+            assert_eq!(f.offered(), ["r/b/0/1"], "its place is free");
+            let attempt = f.claim("b");
+            f.report(&attempt, Outcome::Ok);
+            f.settle();
+        }
+        assert_eq!(f.phase("r"), phase, "{option:?}");
+    }
+}
+
+#[test]
+fn who_has_begun_is_waited_for() {
+    let (mut f, mut sight) = (Fixture::new(), new());
+    f.admit(unreachable(OnUnreachable::Fail));
+    f.settle();
+    f.claim("a");
+    assert_eq!(look(&mut f, &mut sight, 0) + look(&mut f, &mut sight, u64::MAX / 2), 0);
+}
+
+#[test]
+fn a_claim_that_came_unseen_makes_the_end_conflict() {
+    let (mut f, mut sight) = (Fixture::new(), new());
+    f.admit(unreachable(OnUnreachable::Fail));
+    f.settle();
+    sight.look(&f.world, f.term, 0, 0);
+    let due = sight.look(&f.world, f.term, UNREACHABLE_MS, 0);
+    f.claim("a");
+    assert!(f.commit(due.commits[0].clone()).is_err());
 }

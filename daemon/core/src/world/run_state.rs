@@ -192,6 +192,12 @@ impl RunState {
         self.track(attempt.segment, node)?.attempt(attempt.attempt)
     }
 
+    /// Whether anything was begun for a node: somebody claimed a segment of it.
+    pub fn has_begun(&self, node: u32) -> bool {
+        let tracks = self.tracks.iter().filter_map(|row| row.get(node as usize));
+        tracks.flat_map(|track| &track.attempts).any(|attempt| attempt.claim.is_some())
+    }
+
     /// Why a node goes no further. `None`: it does.
     pub fn stop(&self, node: u32) -> Option<Stop> {
         self.stops.get(node as usize).copied().flatten()

@@ -58,9 +58,9 @@ pub enum NodeEnd {
     Changed,
     /// A task failed.
     Failed,
-    /// It was cordoned, or down and the Run skips such nodes.
+    /// It was cordoned, or not connected and the Run skips such nodes.
     Skipped,
-    /// It was down, and the Run fails such nodes.
+    /// It was not connected, and the Run fails such nodes.
     Unreachable,
     /// It claimed and did not report before the Run's timeout, before an admin released its place, or before its fence.
     Lost,
@@ -112,12 +112,18 @@ pub enum Stage {
 }
 
 impl AttemptState {
-    /// Whether it takes a place in a window: from the assignment until report, withdrawal, release, or a fence that has
-    /// passed.
+    /// Whether it takes a place in a window: from the assignment until report, withdrawal, release, a fence that has
+    /// passed, or its node's end before it began.
     pub fn holds_place(&self) -> bool {
-        use VerdictType::{Fenced, Released, Withdrawn};
-        let is_free = matches!(self.verdict_type(), Some(Withdrawn | Released | Fenced));
+        use VerdictType::{Fenced, Released};
+        let is_free = self.never_began() || matches!(self.verdict_type(), Some(Released | Fenced));
         self.assignment.is_some() && self.report.is_none() && !is_free
+    }
+
+    /// Whether a verdict, which compared that there was no claim, keeps there from ever being one.
+    fn never_began(&self) -> bool {
+        use VerdictType::{Skipped, Unreachable, Withdrawn};
+        matches!(self.verdict_type(), Some(Withdrawn | Skipped | Unreachable))
     }
 
     /// Whether the node was given up under `onNodeLost: AfterFence`: no server keeps its work alive any more.
@@ -125,9 +131,9 @@ impl AttemptState {
         matches!(self.verdict_type(), Some(VerdictType::Fencing | VerdictType::Fenced))
     }
 
-    /// Whether the node may have work of it: assigned, not withdrawn, not reported.
+    /// Whether the node may have work of it: assigned, not taken back before it began, not reported.
     pub fn outstanding(&self) -> bool {
-        self.assignment.is_some() && self.report.is_none() && self.verdict_type() != Some(VerdictType::Withdrawn)
+        self.assignment.is_some() && self.report.is_none() && !self.never_began()
     }
 
     /// The verdict's type, if there is one.
@@ -412,9 +418,16 @@ mod tests {
     #[test]
     fn only_lost_and_fencing_keep_the_place_among_verdicts() {
         use VerdictType as V;
-        for (verdict, held) in
-            [(V::Withdrawn, false), (V::Released, false), (V::Fenced, false), (V::Lost, true), (V::Fencing, true)]
-        {
+        let table = [
+            (V::Withdrawn, false),
+            (V::Released, false),
+            (V::Fenced, false),
+            (V::Skipped, false),
+            (V::Unreachable, false),
+            (V::Lost, true),
+            (V::Fencing, true),
+        ];
+        for (verdict, held) in table {
             let attempt = AttemptState {
                 number: 1,
                 assignment: Some(Stored { value: Arc::default(), revision: 1 }),

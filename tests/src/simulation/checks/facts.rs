@@ -34,8 +34,8 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn holds_place(&self) -> bool {
-        use VerdictType::{Fenced, Released, Withdrawn};
-        let freed = matches!(self.verdict, Some((_, Withdrawn | Released | Fenced)));
+        use VerdictType::{Fenced, Released, Skipped, Unreachable, Withdrawn};
+        let freed = matches!(self.verdict, Some((_, Withdrawn | Released | Fenced | Skipped | Unreachable)));
         self.assigned.is_some() && self.report.is_none() && !freed
     }
 
@@ -111,6 +111,9 @@ impl<'c> Facts<'c> {
                 let verdict = life.verdict.map(|(_, verdict)| verdict);
                 seen.reruns += u64::from(*number > 1);
                 seen.delegated += u64::from(life.claimed.is_some() && life.doer != *node);
+                let is_given_up =
+                    matches!(verdict, Some(VerdictType::Skipped | VerdictType::Unreachable)) && *number > 0;
+                seen.given_up += u64::from(is_given_up);
                 seen.withdrawn += u64::from(verdict == Some(VerdictType::Withdrawn));
                 seen.lost += u64::from(verdict == Some(VerdictType::Lost));
                 seen.fenced += u64::from(verdict == Some(VerdictType::Fenced) && life.claimed.is_some());

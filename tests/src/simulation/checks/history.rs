@@ -4,8 +4,8 @@ use lockstep_apis::{
     commit::{Entry, Revision},
     keys::{self, Attempt, AttemptKey, Parsed},
     v1alpha::{
-        Assignment, Claim, ConcurrencyPolicy, Cursor, Gate, GateReasonType, Lock, LockMode, LockStatus, Outcome,
-        Report, Run, RunPhase, Verdict, VerdictType,
+        Assignment, Claim, ConcurrencyPolicy, Cursor, Gate, GateReasonType, Lock, LockMode, LockStatus, OnUnreachable,
+        Outcome, Report, Run, RunPhase, Verdict, VerdictType,
     },
 };
 use prost::Message;
@@ -268,6 +268,14 @@ fn put_attempt(facts: &mut Facts<'_>, at: u64, kind: AttemptKey, attempt: &Attem
             }
             if verdict == VerdictType::Withdrawn && before.claimed.is_some() {
                 object(Checker::OneEnd, "withdrawn though claimed");
+            }
+            let is_given_up = matches!(verdict, VerdictType::Skipped | VerdictType::Unreachable) && key.2 > 0;
+            let begun = |((_, of, _), life): (&(u32, usize, u32), &Life)| *of == node && life.claimed.is_some();
+            if is_given_up && facts.runs[run].lives.iter().any(begun) {
+                object(Checker::OneEnd, "given up as unreachable though the node had begun");
+            }
+            if is_given_up && facts.book(run).snapshot.on_unreachable() == OnUnreachable::Wait {
+                object(Checker::OneEnd, "given up as unreachable under `onUnreachable: Wait`");
             }
             if verdict == VerdictType::Fenced && before.claimed.is_some() && before.verdict.is_none() {
                 object(Checker::OneEnd, "fenced though claimed, without having waited");
