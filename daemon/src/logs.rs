@@ -4,10 +4,13 @@
 //! # Guarantees
 //! - Chunks of an attempt are kept in order of their numbers, each once, however often and however cut they are sent.
 //! - A file that was cut by a crash is read up to the cut, and appended to from there.
+//! - What [`LogStore::sync`] returned for is there after a power cut.
 //!
 //! # Caveats
-//! - Output is not synced to the disk: it is no part of any promise about what ran.
+//! - Who reads may see what is not on the disk yet.
 //! - An agent that came from another server goes on with its numbers: what is before them is there.
+
+mod syncing;
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -23,6 +26,7 @@ use prost::Message;
 use tokio::sync::watch;
 
 use crate::identity::files;
+use syncing::{Appended, Mark, Shared, Syncing};
 
 /// Most bytes read at a time.
 const READ_BYTES: usize = 1024 * 1024;
@@ -36,18 +40,17 @@ pub struct LogStore(Arc<Inner>);
 
 struct Inner {
     folder: PathBuf,
-    open: Mutex<HashMap<Attempt, Arc<Mutex<Writing>>>>,
+    open: Mutex<HashMap<Attempt, Shared>>,
+    syncing: Syncing,
     /// By Run: rises with each append, for those who follow.
     changed: Mutex<HashMap<String, watch::Sender<u64>>>,
 }
 
-struct Writing {
-    file: File,
-    end: u64,
-    /// Of the last chunk.
+/// Output that was written, and is not yet promised to be kept.
+pub struct Written {
+    file: Shared,
+    /// The highest number that the attempt has here.
     number: u64,
-    /// Nothing follows.
-    last: bool,
 }
 
 /// What was read of an attempt's file.
@@ -66,36 +69,41 @@ pub struct Part {
 impl LogStore {
     /// A store in a folder, which is made when it is needed.
     pub fn new(folder: PathBuf) -> Self {
-        Self(Arc::new(Inner { folder, open: Mutex::default(), changed: Mutex::default() }))
+        Self(Arc::new(Inner { folder, open: Mutex::default(), syncing: Syncing::default(), changed: Mutex::default() }))
     }
 
-    /// Keeps the chunks of a request that are new; returns the highest number that is kept. Blocks on the disk.
-    pub fn append(&self, attempt: &Attempt, request: &OutputRequest) -> io::Result<u64> {
-        let writing = self.writing(attempt)?;
-        let mut writing = locked(&writing);
+    /// Writes the chunks of a request that are new. They are kept for sure once [`LogStore::sync`] says so.
+    pub fn append(&self, attempt: &Attempt, request: &OutputRequest) -> io::Result<Written> {
+        let file = self.file(attempt)?;
+        let mut appended = locked(&file);
+        let mark = appended.mark();
         let first = request.number.max(1);
-        let known = usize::try_from((writing.number + 1).saturating_sub(first)).unwrap_or(usize::MAX);
+        let known = usize::try_from((mark.number + 1).saturating_sub(first)).unwrap_or(usize::MAX);
         let chunks = request.chunks.get(known..).unwrap_or_default();
-        let ends = request.last && !writing.last;
+        let ends = request.last && !mark.last;
         if chunks.is_empty() && !ends {
-            return Ok(writing.number.max(first - 1));
+            drop(appended);
+            return Ok(Written { file, number: mark.number.max(first - 1) });
         }
-        let number = first.max(writing.number + 1);
+        let number = first.max(mark.number + 1);
         // Which attempt it is, the file's name says.
         let kept = OutputRequest { attempt: None, number, chunks: chunks.to_vec(), last: request.last };
         let mut bytes = Vec::with_capacity(kept.encoded_len() + 16);
         frame::push(&mut bytes, |buffer| kept.encode(buffer).expect("invariant: a vector has room"));
-        let end = writing.end;
-        // At the known end: what a failed write left there is written over.
-        writing.file.write_all_at(&bytes, end)?;
-        writing.end += bytes.len() as u64;
-        writing.take(&kept);
-        let highest = writing.number;
-        drop(writing);
+        let after = with(mark, &kept);
+        appended.append(&bytes, after.number, after.last)?;
+        drop(appended);
         if let Some(sender) = locked(&self.0.changed).get(&attempt.run) {
             sender.send_modify(|count| *count += 1);
         }
-        Ok(highest)
+        Ok(Written { file, number: after.number })
+    }
+
+    /// Waits until what was written is on the disk, together with what others wait for. Returns the highest number that
+    /// is kept. Errors: the disk failed; what was written since the last sync is to be sent again.
+    pub async fn sync(&self, written: Written) -> io::Result<u64> {
+        self.0.syncing.sync(&written.file).await?;
+        Ok(written.number)
     }
 
     /// Tells when output of a Run comes.
@@ -169,50 +177,48 @@ impl LogStore {
         self.0.folder.join(&attempt.run).join(name)
     }
 
-    fn writing(&self, attempt: &Attempt) -> io::Result<Arc<Mutex<Writing>>> {
+    fn file(&self, attempt: &Attempt) -> io::Result<Shared> {
         // Parts of a path that came over the wire.
         if ![&attempt.run, &attempt.for_node, &attempt.node].into_iter().all(|part| files::is_plain_name(part)) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "an attempt that cannot be one"));
         }
         let mut open = locked(&self.0.open);
-        if let Some(writing) = open.get(attempt) {
-            return Ok(writing.clone());
+        if let Some(file) = open.get(attempt) {
+            return Ok(file.clone());
         }
         if open.len() >= MAX_OPEN {
             // Those in use stay with whoever uses them; the file says all that is needed to open it again.
-            open.retain(|_, writing| Arc::strong_count(writing) > 1);
+            open.retain(|_, file| Arc::strong_count(file) > 1);
         }
-        let writing = Arc::new(Mutex::new(open_file(&self.path(attempt))?));
-        open.insert(attempt.clone(), writing.clone());
-        Ok(writing)
+        let file = Arc::new(Mutex::new(open_file(self.path(attempt))?));
+        open.insert(attempt.clone(), file.clone());
+        Ok(file)
     }
 }
 
-impl Writing {
-    fn take(&mut self, kept: &OutputRequest) {
-        self.number = self.number.max(kept.number.max(1) - 1 + kept.chunks.len() as u64);
-        self.last |= kept.last;
-    }
+/// How far a file goes with one more record; its bytes are not counted.
+fn with(mark: Mark, kept: &OutputRequest) -> Mark {
+    let number = mark.number.max(kept.number.max(1) - 1 + kept.chunks.len() as u64);
+    Mark { number, last: mark.last | kept.last, ..mark }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn open_file(path: &Path) -> io::Result<Writing> {
+/// Opens a file, and cuts off what a crash left behind its last whole record.
+fn open_file(path: PathBuf) -> io::Result<Appended> {
     if let Some(folder) = path.parent() {
         files::make_private_folder(folder).map_err(|error| error.problem)?;
     }
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    let bytes = fs::read(path)?;
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    let bytes = fs::read(&path)?;
     let mut records = frame::Records::new(&bytes);
-    let mut writing = Writing { file, end: 0, number: 0, last: false };
-    for kept in records.by_ref().filter_map(|record| OutputRequest::decode(record).ok()) {
-        writing.take(&kept);
-    }
-    writing.end = records.position() as u64;
-    writing.file.set_len(writing.end)?;
-    Ok(writing)
+    let decoded = records.by_ref().filter_map(|record| OutputRequest::decode(record).ok());
+    let mark = decoded.fold(Mark::default(), |mark, kept| with(mark, &kept));
+    let end = records.position() as u64;
+    file.set_len(end)?;
+    Appended::new(file, path, Mark { end, ..mark })
 }
 
 fn attempt_of(run: &str, name: &str) -> Option<Attempt> {
@@ -232,6 +238,12 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    impl LogStore {
+        fn keep(&self, attempt: &Attempt, request: &OutputRequest) -> io::Result<u64> {
+            self.append(attempt, request).map(|written| written.number)
+        }
+    }
 
     fn attempt() -> Attempt {
         Attempt { run: "r".into(), segment: 2, for_node: "n".into(), node: "n".into(), attempt: 1 }
@@ -255,16 +267,16 @@ mod tests {
     fn what_is_sent_again_in_other_pieces_is_kept_once_and_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let logs = LogStore::new(folder.path().join("logs"));
-        assert_eq!(logs.append(&attempt(), &several(1, &["a", "b"])).unwrap(), 2);
-        assert_eq!(logs.append(&attempt(), &several(1, &["a"])).unwrap(), 2);
-        assert_eq!(logs.append(&attempt(), &several(2, &["b", "c"])).unwrap(), 3);
+        assert_eq!(logs.keep(&attempt(), &several(1, &["a", "b"])).unwrap(), 2);
+        assert_eq!(logs.keep(&attempt(), &several(1, &["a"])).unwrap(), 2);
+        assert_eq!(logs.keep(&attempt(), &several(2, &["b", "c"])).unwrap(), 3);
         let part = logs.read(&attempt(), 0).unwrap();
         assert_eq!(text(&part), "abc");
         assert_eq!(part.chunks.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(text(&logs.read(&attempt(), part.next).unwrap()), "");
         assert_eq!(logs.attempts("r").unwrap(), [attempt()]);
         let again = LogStore::new(folder.path().join("logs"));
-        assert_eq!(again.append(&attempt(), &several(3, &["c", "d"])).unwrap(), 4);
+        assert_eq!(again.keep(&attempt(), &several(3, &["c", "d"])).unwrap(), 4);
         assert_eq!(text(&again.read(&attempt(), part.next).unwrap()), "d");
     }
 
@@ -272,28 +284,49 @@ mod tests {
     fn an_agent_that_comes_from_another_server_goes_on_and_ends_once() {
         let folder = tempfile::tempdir().unwrap();
         let logs = LogStore::new(folder.path().to_owned());
-        assert_eq!(logs.append(&attempt(), &request(6, "f")).unwrap(), 6);
+        assert_eq!(logs.keep(&attempt(), &request(6, "f")).unwrap(), 6);
         let end = OutputRequest { chunks: Vec::new(), last: true, ..request(7, "") };
-        assert_eq!(logs.append(&attempt(), &end).unwrap(), 6);
+        assert_eq!(logs.keep(&attempt(), &end).unwrap(), 6);
         let part = logs.read(&attempt(), 0).unwrap();
         assert!(part.last);
-        logs.append(&attempt(), &end).unwrap();
+        logs.keep(&attempt(), &end).unwrap();
         assert_eq!(logs.read(&attempt(), part.next).unwrap().next, part.next);
         let other = Attempt { attempt: 2, ..attempt() };
-        assert_eq!(logs.append(&other, &end).unwrap(), 6, "all that it has was kept elsewhere");
+        assert_eq!(logs.keep(&other, &end).unwrap(), 6, "all that it has was kept elsewhere");
     }
 
     #[test]
-    fn a_torn_tail_is_written_over() {
+    fn a_tail_that_was_cut_anywhere_is_written_over() {
         let folder = tempfile::tempdir().unwrap();
         let logs = LogStore::new(folder.path().to_owned());
-        logs.append(&attempt(), &request(1, "a")).unwrap();
+        logs.keep(&attempt(), &request(1, "a")).unwrap();
         let path = logs.path(&attempt());
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(&[9, 0, 0, 0, 1]).unwrap();
+        let first = fs::metadata(&path).unwrap().len();
+        logs.keep(&attempt(), &request(2, "b")).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for cut in first..whole.len() as u64 {
+            fs::write(&path, &whole[..cut as usize]).unwrap();
+            let again = LogStore::new(folder.path().to_owned());
+            assert_eq!(text(&again.read(&attempt(), 0).unwrap()), "a", "cut at {cut}");
+            assert_eq!(again.keep(&attempt(), &request(2, "b")).unwrap(), 2);
+            assert_eq!(text(&again.read(&attempt(), 0).unwrap()), "ab", "cut at {cut}");
+            assert_eq!(fs::read(&path).unwrap(), whole, "cut at {cut}");
+        }
+        // A block that was given to the file and never written.
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(&[0; 100]).unwrap();
         let again = LogStore::new(folder.path().to_owned());
-        assert_eq!(text(&again.read(&attempt(), 0).unwrap()), "a");
-        assert_eq!(again.append(&attempt(), &request(2, "b")).unwrap(), 2);
-        assert_eq!(text(&again.read(&attempt(), 0).unwrap()), "ab");
+        assert_eq!(again.keep(&attempt(), &request(3, "c")).unwrap(), 3);
+        assert_eq!(text(&again.read(&attempt(), 0).unwrap()), "abc");
+    }
+
+    #[tokio::test]
+    async fn what_is_synced_is_numbered_and_what_is_sent_again_is_synced_already() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = LogStore::new(folder.path().to_owned());
+        for (number, kept) in [(1, 1), (2, 2), (1, 2)] {
+            let written = logs.append(&attempt(), &request(number, "a")).unwrap();
+            assert_eq!(logs.sync(written).await.unwrap(), kept);
+        }
     }
 
     #[test]
@@ -302,7 +335,7 @@ mod tests {
         let logs = LogStore::new(folder.path().to_owned());
         let long = "x".repeat(600_000);
         for number in 1..=4 {
-            logs.append(&attempt(), &request(number, &long)).unwrap();
+            logs.keep(&attempt(), &request(number, &long)).unwrap();
         }
         let (mut from, mut bytes) = (0, 0);
         loop {
@@ -324,7 +357,7 @@ mod tests {
         let logs = LogStore::new(folder.path().join("logs"));
         for bad in ["..", "a/b", ""] {
             let attempt = Attempt { run: bad.into(), ..attempt() };
-            assert!(logs.append(&attempt, &request(1, "x")).is_err(), "{bad:?}");
+            assert!(logs.keep(&attempt, &request(1, "x")).is_err(), "{bad:?}");
         }
     }
 
@@ -333,7 +366,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = LogStore::new(folder.path().to_owned());
         let mut following = logs.follow("r");
-        logs.append(&attempt(), &request(1, "a")).unwrap();
+        logs.keep(&attempt(), &request(1, "a")).unwrap();
         following.changed().await.unwrap();
     }
 }

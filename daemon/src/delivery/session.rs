@@ -21,6 +21,7 @@ use super::{Delivery, envelope};
 use crate::clock::now_ms;
 use crate::events;
 use crate::identity::PeerIdentity;
+use crate::logs::Written;
 use crate::status::{Answer, Problem};
 
 /// Messages that wait for an agent to read. It has one Run at a time, and few answers outstanding.
@@ -230,7 +231,7 @@ impl Delivery {
         }
     }
 
-    async fn keep_output(&self, session: &Session, output: OutputRequest) {
+    async fn keep_output(self: &Arc<Self>, session: &Arc<Session>, output: OutputRequest) {
         let Some(attempt) = own(session, output.attempt.clone()) else { return };
         // Only of what it has claimed: a node cannot fill our disk with Runs that it makes up.
         let claimed = || self.parts.cache.read().world().attempt(&attempt).is_some_and(|state| state.claim.is_some());
@@ -246,13 +247,29 @@ impl Delivery {
             }
         }
         let logs = self.parts.logs.clone();
-        let kept = tokio::task::spawn_blocking(move || logs.append(&attempt, &output).map(|number| (attempt, number)));
-        match kept.await.map_err(std::io::Error::other).flatten() {
-            Ok((attempt, number)) => {
-                let answer = OutputAnswer { attempt: Some((&attempt).into()), number };
-                session.send(server_message::Message::Output(answer));
+        let written = tokio::task::spawn_blocking(move || logs.append(&attempt, &output).map(|kept| (attempt, kept)));
+        match written.await.map_err(std::io::Error::other).flatten() {
+            // What else the agent says does not wait for the disk.
+            Ok((attempt, written)) => {
+                let (delivery, session) = (self.clone(), session.clone());
+                session.under_way.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    delivery.sync_output(&session, &attempt, written).await;
+                    session.under_way.fetch_sub(1, Ordering::Relaxed);
+                });
             }
             Err(problem) => tracing::error!(node = session.name, %problem, "output was not kept"),
+        }
+    }
+
+    /// Tells the agent what is on the disk: then it forgets its own copy.
+    async fn sync_output(&self, session: &Session, attempt: &Attempt, written: Written) {
+        match self.parts.logs.sync(written).await {
+            Ok(number) => {
+                let answer = OutputAnswer { attempt: Some(attempt.into()), number };
+                session.send(server_message::Message::Output(answer));
+            }
+            Err(problem) => tracing::error!(node = session.name, %problem, "output is not on the disk"),
         }
     }
 
