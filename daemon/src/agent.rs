@@ -10,6 +10,7 @@
 //! An idle agent sleeps: it wakes for the heartbeat and for what servers send.
 
 mod backoff;
+mod boots;
 mod executor;
 mod holdings;
 mod output;
@@ -92,6 +93,7 @@ struct Agent {
     link: watch::Sender<Link>,
     shutdown: watch::Receiver<bool>,
     boot_id: String,
+    boot_number: u64,
     /// Names this process to servers.
     instance: String,
     /// Held as long as we are.
@@ -107,6 +109,7 @@ impl Agent {
         files::make_private_folder(&settings.segments_folder())?;
         let lock = lock(&settings.state_folder.join("agent.lock"))?;
         let boot_id = boot_id();
+        let boot_number = boots::number(&settings.state_folder.join("boots"), &boot_id)?;
         let surroundings = segment::Surroundings {
             segments: settings.segments_folder(),
             executor,
@@ -124,6 +127,7 @@ impl Agent {
             link,
             shutdown,
             boot_id,
+            boot_number,
             instance: crate::identity::hex(&crate::identity::random::<8>()),
             _lock: lock,
         })

@@ -149,6 +149,12 @@ fn stopped_guard_under_after_fence_is_caught() {
     caught(Variant::GuardStopped, &[Checker::Window, Checker::Turns, Checker::Locks]);
 }
 
+/// A heartbeat keeps work alive only while the session's record certainly is in the store.
+#[test]
+fn a_heartbeat_acknowledged_in_doubt_is_caught() {
+    caught(Variant::AcknowledgedInDoubt, &[Checker::Window, Checker::Turns, Checker::Locks]);
+}
+
 /// And of `Wait`: it depends on no guard and no clock.
 #[test]
 fn stopped_guard_under_wait_breaks_nothing() {

@@ -30,7 +30,7 @@ use crate::{
     world::{RunState, World},
 };
 
-pub use attaching::{attach, detach, left_over};
+pub use attaching::{attach, detach, is_later, left_over};
 pub use delivery::{Delivery, Place, SealedValue, results_of_all, work};
 pub use entering::{Entering, MAX_RUNS_OF_KEY, enter};
 pub use locking::{acquire_lock, clear_lock, lock_holders, release_lock};

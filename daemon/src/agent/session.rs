@@ -156,6 +156,7 @@ async fn hello(agent: &Agent, address: &str) -> Hello {
         incarnation: agent.membership.incarnation,
         cluster_id: agent.membership.cluster_id.clone(),
         boot_ms: boot_ms(),
+        boot_number: agent.boot_number,
     }
 }
 

@@ -153,11 +153,12 @@ impl Delivery {
         Ok((lease, commit))
     }
 
-    fn record_of(&self, session: &Session) -> Record {
+    pub(super) fn record_of(&self, session: &Session) -> Record {
         Record {
             server_uid: self.parts.server_uid.clone(),
             since_ms: session.since_ms,
             boot_id: session.boot_id.clone(),
+            boot_number: session.boot_number,
             instance: session.instance.clone(),
             attached_boot_ms: session.attached_boot_ms,
         }

@@ -14,6 +14,7 @@ use lockstep_apis::v1alpha::{
     AgentMessage, AttemptRef, EventsAnswer, Hello, OutputAnswer, OutputRequest, ServerMessage, agent_message,
     server_message,
 };
+use lockstep_core::protocol;
 use tokio::sync::{Notify, mpsc};
 use tonic::{Status, Streaming};
 
@@ -50,6 +51,8 @@ pub(super) struct Session {
     pub(super) instance: String,
     /// Of the machine's present boot.
     pub(super) boot_id: String,
+    /// And that boot's number.
+    pub(super) boot_number: u64,
     /// When it was attached.
     pub(super) since_ms: u64,
     /// The same by the clock of the machine's boot.
@@ -139,6 +142,7 @@ pub async fn attach(
         name,
         instance: hello.instance.clone(),
         boot_id: hello.boot_id.clone(),
+        boot_number: hello.boot_number,
         since_ms: now_ms(),
         attached_boot_ms: hello.boot_ms,
         recorded: Mutex::default(),
@@ -156,9 +160,17 @@ pub async fn attach(
 
 /// One session from greeting to end.
 async fn serve(delivery: Arc<Delivery>, session: Arc<Session>, hello: Hello, incoming: Streaming<AgentMessage>) {
-    let before = delivery.sessions().insert(session.node.clone(), session.clone());
-    if let Some(before) = before {
-        before.close("the agent attached anew");
+    {
+        let mut sessions = delivery.sessions();
+        let is_later =
+            |current: &Session| protocol::is_later(&delivery.record_of(current), &delivery.record_of(&session));
+        if sessions.get(&session.node).is_some_and(|current| is_later(current)) {
+            tracing::debug!(node = session.name, "a Hello came late: the node has attached anew since");
+            return;
+        }
+        if let Some(before) = sessions.insert(session.node.clone(), session.clone()) {
+            before.close("the agent attached anew");
+        }
     }
     // Its own future: what greeting needs is not kept for the session's life.
     Box::pin(delivery.greet(&session, hello)).await;

@@ -79,8 +79,8 @@ pub(crate) enum Beat {
 /// From an agent.
 #[derive(Clone, Debug)]
 pub(crate) enum Up {
-    /// The stream, and what is held.
-    Hello(u64, Vec<Attempt>),
+    /// The boot and the stream in it, and what is held.
+    Hello(u64, u64, Vec<Attempt>),
     /// The stream, and when it was sent.
     Heartbeat(u64, u64),
     Claim(Attempt),

@@ -89,7 +89,7 @@ impl Machine {
     }
 
     pub(crate) fn boot_id(&self) -> String {
-        format!("boot{}", self.boot)
+        boot_id(self.boot)
     }
 
     /// Its clock since boot. That reboots do not set it back changes nothing: what counts by it ends with the boot.
@@ -119,6 +119,11 @@ impl Machine {
         }
         std::mem::take(&mut self.children).into_iter().collect()
     }
+}
+
+/// The name of a boot. Names have no order.
+pub(crate) fn boot_id(boot: u64) -> String {
+    format!("boot{boot}")
 }
 
 /// What a clock says that began with the true time and is too fast.

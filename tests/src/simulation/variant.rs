@@ -27,6 +27,9 @@ pub enum Variant {
     GuardStopped,
     /// Guards are stopped, and every book says `Wait`: nothing depends on them.
     GuardStoppedUnderWait,
+    /// A server acknowledges heartbeats though its session's record may be gone, and so for attempts that were given up
+    /// meanwhile. Under `AfterFence` in every book.
+    AcknowledgedInDoubt,
     /// A leader steps again though a commit of the last step may still happen, or has happened unseen.
     StepDespiteDoubt,
     /// A create does not compare who has its concurrency key.
@@ -65,7 +68,7 @@ impl Variant {
     /// The fence that every book has in it, in milliseconds; 0: `Wait`. `None`: as the book says.
     pub(crate) fn fence_ms(self) -> Option<u64> {
         match self {
-            Variant::GuardStopped => Some(500),
+            Variant::GuardStopped | Variant::AcknowledgedInDoubt => Some(500),
             Variant::GuardStoppedUnderWait => Some(0),
             _ => None,
         }

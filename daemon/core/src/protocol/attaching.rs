@@ -17,10 +17,7 @@ use crate::world::World;
 pub fn attach(world: &World, node: &str, session: &Session, lease: LeaseId) -> Option<Commit> {
     let key = keys::session(node);
     let stored = world.stored_session(node);
-    // Of another boot nothing is known: it went.
-    let is_later =
-        |other: &Session| other.boot_id == session.boot_id && other.attached_boot_ms > session.attached_boot_ms;
-    if stored.is_some_and(|stored| is_later(&stored.value)) {
+    if stored.is_some_and(|stored| is_later(&stored.value, session)) {
         return None;
     }
     let commit = match stored {
@@ -28,6 +25,14 @@ pub fn attach(world: &World, node: &str, session: &Session, lease: LeaseId) -> O
         None => Commit::new().when(Compare::Absent(key.clone())),
     };
     Some(commit.put_leased(key, session.encode_to_vec(), lease))
+}
+
+/// Whether the node opened this stream after the other. A Hello may come long after it was sent, even after a reboot.
+pub fn is_later(session: &Session, other: &Session) -> bool {
+    match session.boot_id == other.boot_id {
+        true => session.attached_boot_ms > other.attached_boot_ms,
+        false => session.boot_number > other.boot_number,
+    }
 }
 
 /// Takes a session's record away, if it is this one's.
@@ -82,7 +87,10 @@ mod tests {
         assert_eq!(attach(&f.world, "a", &old, lease), None);
         assert!(f.commit(detach("a", &old)).is_err(), "not its own");
         assert!(attach(&f.world, "a", &new, LeaseId(2)).is_some(), "again, under another lease");
-        assert!(attach(&f.world, "a", &session("c", 1), lease).is_some(), "after a reboot the clock begins anew");
+        let rebooted = Session { boot_number: 1, ..session("c", 1) };
+        assert!(attach(&f.world, "a", &rebooted, lease).is_some(), "after a reboot the clock begins anew");
+        let before = Session { boot_number: 2, ..session("z", 3) };
+        assert!(is_later(&before, &rebooted) && !is_later(&rebooted, &before), "a Hello of the boot before comes late");
         f.commit(detach("a", &new)).unwrap();
         assert!(f.world.session("a").is_none());
     }

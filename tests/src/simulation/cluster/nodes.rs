@@ -43,10 +43,10 @@ impl Cluster {
             agent.stream = boot_ms;
             agent.pending.values_mut().for_each(|sent_ms| *sent_ms = boot_ms);
         }
-        let stream = agent.stream;
+        let (stream, boot) = (agent.stream, machine.boot);
         let holding: Vec<Attempt> = machine.disk.keys().cloned().collect();
         let pending: Vec<Attempt> = agent.pending.keys().cloned().collect();
-        self.tell_server(node, Up::Hello(stream, holding.clone()));
+        self.tell_server(node, Up::Hello(boot, stream, holding.clone()));
         self.tell_server(node, Up::Heartbeat(stream, boot_ms));
         for attempt in pending {
             self.tell_server(node, Up::Claim(attempt));

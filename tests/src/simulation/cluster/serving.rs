@@ -64,8 +64,8 @@ impl Cluster {
             return;
         }
         match message {
-            Up::Hello(stream, holding) => {
-                self.greet(server, node, instance, stream, holding);
+            Up::Hello(boot, stream, holding) => {
+                self.greet(server, node, instance, (boot, stream), holding);
                 self.offer(server, node);
             }
             Up::Heartbeat(stream, sent_ms) => self.acknowledge(server, node, stream, sent_ms),

@@ -6,7 +6,7 @@ use lockstep_apis::{commit::LeaseId, keys::Attempt, v1alpha::Session};
 use lockstep_core::{fence, protocol};
 
 use super::{Answer, Cluster, Down, Event, Purpose};
-use crate::simulation::{books::node_uid, server::Stream};
+use crate::simulation::{books::node_uid, machine::boot_id, server::Stream, variant::Variant};
 
 /// How long a server's lease lives after its last renewal.
 const LEASE_MS: u64 = 1500;
@@ -100,29 +100,34 @@ impl Cluster {
         }
     }
 
-    pub(super) fn greet(&mut self, server: usize, node: usize, instance: u64, id: u64, holding: Vec<Attempt>) {
-        let (heard_ms, boot_id) = (self.now_ms, self.machines[node].boot_id());
+    /// A Hello, perhaps of an earlier stream, or of a boot before this one.
+    pub(super) fn greet(
+        &mut self,
+        server: usize,
+        node: usize,
+        instance: u64,
+        (boot, id): (u64, u64),
+        holding: Vec<Attempt>,
+    ) {
+        let heard_ms = self.now_ms;
+        let session = Session {
+            server_uid: server_uid(server),
+            boot_id: boot_id(boot),
+            boot_number: boot,
+            instance: instance.to_string(),
+            attached_boot_ms: id,
+            ..Default::default()
+        };
         let streams = &mut self.servers[server].streams;
-        if let Some(known) = streams.get(&node)
-            && known.session.boot_id == boot_id
-            && known.session.attached_boot_ms > id
-        {
-            // Late: the node has opened another one since.
+        if streams.get(&node).is_some_and(|known| protocol::is_later(&known.session, &session)) {
             return;
         }
         let holding = holding.into_iter().collect();
-        let known = streams.remove(&node);
-        let known = known.filter(|known| known.instance == instance && known.session.attached_boot_ms == id);
+        let known = streams.remove(&node).filter(|known| known.session == session);
         let stream = known.unwrap_or_else(|| Stream {
             instance,
             holding: Default::default(),
-            session: Session {
-                server_uid: server_uid(server),
-                boot_id,
-                instance: instance.to_string(),
-                attached_boot_ms: id,
-                ..Default::default()
-            },
+            session,
             recorded: None,
             recording: false,
             heard_ms,
@@ -139,7 +144,7 @@ impl Cluster {
 
     pub(super) fn acknowledge(&mut self, server: usize, node: usize, id: u64, sent_ms: u64) {
         let now_ms = self.now_ms;
-        let counts = self.counts(server, node);
+        let counts = self.counts(server, node) || self.variant == Variant::AcknowledgedInDoubt;
         let of = &mut self.servers[server];
         let Some(stream) = of.streams.get_mut(&node).filter(|stream| stream.session.attached_boot_ms == id) else {
             return;
@@ -147,7 +152,8 @@ impl Cluster {
         stream.heard_ms = now_ms;
         let instance = stream.instance;
         if counts {
-            let fenced = of.world.fenced(&node_uid(node)).cloned().collect();
+            let in_doubt = self.variant == Variant::AcknowledgedInDoubt;
+            let fenced = of.world.fenced(&node_uid(node)).filter(|_| !in_doubt).cloned().collect();
             self.tell_agent(node, instance, Down::Acknowledged(id, sent_ms, fenced));
         }
     }
