@@ -15,6 +15,7 @@ mod kernel;
 mod link;
 mod memory;
 mod network;
+mod owner;
 mod packagekit;
 mod path;
 mod place;
@@ -33,6 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::process::Gid;
 
 pub(crate) use accounts::{Accounts, Shadow, User};
 use accounts::{no_group, no_user, number};
@@ -70,6 +72,8 @@ pub struct Host {
     root: Option<PathBuf>,
     base: Arc<Dir>,
     euid: u32,
+    /// Supplementary.
+    groups: Vec<Gid>,
     own: OnceLock<User>,
     dirs: Mutex<HashMap<String, (Instant, Arc<Dir>)>>,
     durability: Mutex<BTreeMap<u64, Durability>>,
@@ -108,11 +112,14 @@ impl Host {
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())
             .map_err(|errno| HostError::from_errno("open the root folder", &shown, errno))?;
         let euid = rustix::process::geteuid().as_raw();
+        let groups = rustix::process::getgroups()
+            .map_err(|errno| HostError::from_errno("read the groups of this process for", &shown, errno))?;
         Ok(Host {
             // Commands are told it, and do not run where we do.
             root: root.map(|root| std::path::absolute(root).unwrap_or_else(|_| root.to_owned())),
             base: Arc::new(Dir::base(fd, euid)?),
             euid,
+            groups,
             own: OnceLock::new(),
             dirs: Mutex::default(),
             durability: Mutex::default(),

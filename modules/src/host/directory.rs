@@ -4,6 +4,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::filesystem::Durability;
+use super::owner::Owner;
 use super::replace::chown;
 use super::{Host, HostError, Place, Unsynced};
 
@@ -18,6 +19,9 @@ impl Host {
         unsynced: &mut Unsynced,
     ) -> Result<(), HostError> {
         let failed = |errno| place.errno("make the directory", errno);
+        // One that is to be another's is made by root, who alone can give it away.
+        let owner = self.owner(&place.dir).filter(|owner| owner.may_give(uid, gid));
+        let acting = owner.as_deref().map(Owner::act).transpose().map_err(failed)?;
         match rustix::fs::mkdirat(&place.dir.fd, &place.name, Mode::from_raw_mode(0o700)) {
             Err(Errno::EXIST) => return Err(HostError::Unsteady { path: place.path.clone() }),
             made => made.map_err(failed)?,
@@ -25,7 +29,8 @@ impl Host {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&place.dir.fd, &place.name, flags, Mode::empty()).map_err(failed)?;
         let stat = rustix::fs::fstat(&fd).map_err(failed)?;
-        if stat.st_uid != self.euid() || stat.st_mode & 0o777 != 0o700 {
+        let maker = owner.as_ref().map_or(self.euid(), |owner| owner.uid);
+        if stat.st_uid != maker || stat.st_mode & 0o777 != 0o700 {
             return Err(HostError::Unsteady { path: place.path.clone() });
         }
         let owner = (uid != stat.st_uid).then_some(uid);
@@ -34,6 +39,7 @@ impl Host {
             chown(&fd, owner, group).map_err(failed)?;
         }
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(failed)?;
+        drop(acting);
         if self.durability(&place.dir) != Durability::Volatile {
             unsynced.add_file(stat.st_dev, fd);
             unsynced.add_dir(&place.dir);

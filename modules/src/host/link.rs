@@ -4,6 +4,7 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::filesystem::Durability;
+use super::owner::Owner;
 use super::replace::{sweep, temporary_name};
 use super::{Host, HostError, Place, Unsynced};
 
@@ -16,6 +17,9 @@ impl Host {
         replaces: bool,
         unsynced: &mut Unsynced,
     ) -> Result<(), HostError> {
+        let owner = self.owner(&place.dir);
+        let acting = owner.as_deref().map(Owner::act).transpose();
+        let acting = acting.map_err(|errno| place.errno("make the link", errno))?;
         sweep(&place.dir);
         let (fd, name) = (&place.dir.fd, temporary_name());
         rustix::fs::symlinkat(target, fd, &name).map_err(|errno| place.errno("make the link", errno))?;
@@ -33,6 +37,7 @@ impl Host {
                 errno => place.errno("make the link", errno),
             });
         }
+        drop(acting);
         self.forget();
         if self.durability(&place.dir) != Durability::Volatile {
             unsynced.add_dir(&place.dir);

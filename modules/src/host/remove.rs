@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::filesystem::Durability;
+use super::owner::{Owner, acting};
 use super::{Host, HostError, Kind, Place, Seen, Unsynced};
 
 /// Deepest tree that is removed: each level holds a descriptor, and a process has 1,024 by default.
@@ -50,14 +51,16 @@ impl Host {
         recursive: bool,
         unsynced: &mut Unsynced,
     ) -> Result<(), HostError> {
+        let owner = self.owner(&place.dir);
         if seen.kind == Kind::Directory {
             if recursive {
                 self.check_removable(place)?;
+                // In it may be what is others', which its owner cannot remove: root does it, through descriptors alone.
                 empty(&place.dir.fd, &place.name, 0).map_err(|fault| fault.named(place))?;
             }
-            unlink(place, AtFlags::REMOVEDIR)?;
+            unlink(owner.as_deref(), place, AtFlags::REMOVEDIR)?;
         } else {
-            unlink(place, AtFlags::empty())?;
+            unlink(owner.as_deref(), place, AtFlags::empty())?;
         }
         self.forget();
         if self.durability(&place.dir) != Durability::Volatile {
@@ -75,8 +78,8 @@ impl Host {
     }
 }
 
-fn unlink(place: &Place, flags: AtFlags) -> Result<(), HostError> {
-    match rustix::fs::unlinkat(&place.dir.fd, &place.name, flags) {
+fn unlink(owner: Option<&Owner>, place: &Place, flags: AtFlags) -> Result<(), HostError> {
+    match acting(owner, || rustix::fs::unlinkat(&place.dir.fd, &place.name, flags)) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(place.errno("remove", errno)),
     }

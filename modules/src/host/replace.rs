@@ -1,5 +1,5 @@
 //! Writes files so that a reader sees the old one or the new one, whole, with its final owner and mode: a temporary
-//! file in the same directory, then a rename.
+//! file in the same directory, then a rename. In a directory of another user's, names are changed as that user.
 
 use std::ffi::CStr;
 use std::hash::{BuildHasher, RandomState};
@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::filesystem::Durability;
+use super::owner::{Owner, acting};
 use super::{Content, Dir, Host, HostError, Place, Seen, Unsynced, reopen, timestamp, walk};
 
 /// How temporary names begin: a dot, and none of the target's suffix, so that no program that reads `*.conf` takes one.
@@ -38,6 +39,8 @@ pub(crate) struct Replacement<'a> {
 #[derive(Debug)]
 pub(crate) struct Temporary {
     dir: Arc<Dir>,
+    /// Of the directory.
+    owner: Option<Arc<Owner>>,
     name: String,
     fd: Option<OwnedFd>,
 }
@@ -110,18 +113,31 @@ impl Host {
         new: &Replacement<'_>,
         fill: &mut dyn FnMut(&OwnedFd) -> rustix::io::Result<()>,
     ) -> Result<Temporary, HostError> {
-        let temporary = self.begin_beside(place, replaced)?;
-        fill(temporary.open_fd()).map_err(|errno| place.errno("write", errno))?;
+        let failed = |errno| place.errno("write", errno);
+        let old = replaced.map(|seen| place.open(seen)).transpose()?.flatten();
+        let owner = self.owner(&place.dir);
+        // A file that is to be another's is made by root, who alone can give it away: the directory's owner never has it
+        // open for writing.
+        let maker = owner.as_deref().filter(|owner| owner.may_give(new.uid, new.gid));
+        let _acting = maker.map(Owner::act).transpose().map_err(failed)?;
+        let temporary = self.begin(place, old.as_ref())?;
+        fill(temporary.open_fd()).map_err(failed)?;
         self.finish_beside(temporary, place, replaced.is_some(), new)
     }
 
     /// Begins a file under a temporary name beside its place, for content that comes bit by bit, by
     /// [`Temporary::write`]. Nobody but us can read it before [`Host::finish_beside`].
     pub(crate) fn begin_beside(&self, place: &Place, replaced: Option<&Seen>) -> Result<Temporary, HostError> {
+        let old = replaced.map(|seen| place.open(seen)).transpose()?.flatten();
+        self.begin(place, old.as_ref())
+    }
+
+    fn begin(&self, place: &Place, old: Option<&OwnedFd>) -> Result<Temporary, HostError> {
         sweep(&place.dir);
-        let temporary = create(&place.dir).map_err(|errno| place.errno("write", errno))?;
-        if let Some(old) = replaced.map(|seen| place.open(seen)).transpose()?.flatten() {
-            copy_attributes(&old, temporary.open_fd());
+        let mut temporary = create(&place.dir).map_err(|errno| place.errno("write", errno))?;
+        temporary.owner = self.owner(&place.dir);
+        if let Some(old) = old {
+            copy_attributes(old, temporary.open_fd());
         }
         Ok(temporary)
     }
@@ -137,7 +153,7 @@ impl Host {
         let failed = |errno| place.errno("write", errno);
         let fd = temporary.open_fd();
         let group = place.dir.passes_group.unwrap_or_else(|| rustix::process::getegid().as_raw());
-        if (new.uid, new.gid) != (self.euid(), group) {
+        if (new.uid, new.gid) != (rustix::process::geteuid().as_raw(), group) {
             chown(fd, Some(new.uid), Some(new.gid)).map_err(failed)?;
         }
         rustix::fs::fchmod(fd, Mode::from_raw_mode(new.mode)).map_err(failed)?;
@@ -155,11 +171,12 @@ impl Host {
         replaces: bool,
         unsynced: &mut Unsynced,
     ) -> Result<(), HostError> {
-        rustix::fs::renameat(&temporary.dir.fd, &temporary.name, &place.dir.fd, &place.name).map_err(|errno| {
-            match errno {
-                Errno::ISDIR | Errno::NOTDIR => HostError::Unsteady { path: place.path.clone() },
-                errno => place.errno("replace", errno),
-            }
+        acting(temporary.owner.as_deref(), || {
+            rustix::fs::renameat(&temporary.dir.fd, &temporary.name, &place.dir.fd, &place.name)
+        })
+        .map_err(|errno| match errno {
+            Errno::ISDIR | Errno::NOTDIR => HostError::Unsteady { path: place.path.clone() },
+            errno => place.errno("replace", errno),
         })?;
         temporary.name.clear();
         if self.durability(&place.dir) != Durability::Volatile {
@@ -174,9 +191,11 @@ impl Host {
     /// A second, temporary name for what is at the place, to put it back by.
     pub(crate) fn keep(&self, place: &Place) -> Result<Temporary, HostError> {
         let name = temporary_name();
+        // As root: the kernel may keep a directory's owner from linking what is another's, and a second name in the same
+        // directory gives nobody anything.
         rustix::fs::linkat(&place.dir.fd, &place.name, &place.dir.fd, &name, AtFlags::empty())
             .map_err(|errno| place.errno("keep the former", errno))?;
-        Ok(Temporary { dir: Arc::clone(&place.dir), name, fd: None })
+        Ok(Temporary { dir: Arc::clone(&place.dir), owner: self.owner(&place.dir), name, fd: None })
     }
 
     /// Keeps what is at the place under `NAME.TIMESTAMP~` as well, and returns that name.
@@ -225,6 +244,8 @@ impl Host {
         let Some(fd) = place.open(seen)? else {
             return Err(HostError::Unsteady { path: place.path.clone() });
         };
+        let owner = self.owner(&place.dir).filter(|owner| owner.uid == seen.uid && owner.may_give(uid, gid));
+        let acting = owner.as_deref().map(Owner::act).transpose().map_err(failed)?;
         if (uid, gid) != (seen.uid, seen.gid) {
             // Neither the old nor the new owner ever has more rights than both modes give.
             let narrow = mode & seen.mode & 0o1777;
@@ -232,6 +253,7 @@ impl Host {
             chown(&fd, (uid != seen.uid).then_some(uid), (gid != seen.gid).then_some(gid)).map_err(failed)?;
         }
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(failed)?;
+        drop(acting);
         if self.durability(&place.dir) != Durability::Volatile {
             unsynced.add_file(seen.device, fd);
         }
@@ -249,7 +271,7 @@ fn create(dir: &Arc<Dir>) -> rustix::io::Result<Temporary> {
         let name = temporary_name();
         match rustix::fs::openat(&dir.fd, &name, flags, Mode::from_raw_mode(0o600)) {
             Err(Errno::EXIST) => {}
-            opened => return Ok(Temporary { dir: Arc::clone(dir), name, fd: Some(opened?) }),
+            opened => return Ok(Temporary { dir: Arc::clone(dir), owner: None, name, fd: Some(opened?) }),
         }
     }
     Err(Errno::EXIST)

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::error::{HostError, Kind};
+use super::owner::Owner;
 use super::{DIRS, Host, KEPT, filesystem, locked, path};
 
 /// Symbolic links on one path at most, as in Linux (`MAXSYMLINKS`).
@@ -25,6 +26,9 @@ pub(crate) struct Dir {
     pub(crate) real: String,
     pub(crate) device: u64,
     pub(crate) magic: u32,
+    /// Who owns it.
+    pub(super) uid: u32,
+    pub(super) gid: u32,
     /// The group that new entries get, if the directory passes its own on.
     pub(crate) passes_group: Option<u32>,
     /// Only root (or we) can change its entries, all the way from the root.
@@ -63,6 +67,8 @@ impl Dir {
         Dir {
             magic: filesystem::magic(&level.fd),
             device: level.stat.st_dev,
+            uid: level.stat.st_uid,
+            gid: level.stat.st_gid,
             passes_group: (level.stat.st_mode & 0o2000 != 0).then_some(level.stat.st_gid),
             private: level.private,
             swept: AtomicBool::new(false),
@@ -168,9 +174,12 @@ impl Walk<'_> {
         Ok((fd, stat))
     }
 
-    /// Makes a missing parent, mode 0755. It is ours and 0700 until then, so nothing gets in between.
+    /// Makes a missing parent, mode 0755: its maker's and 0700 until then. In a directory of another user's, as that user.
     fn make(&self, component: &str) -> Result<OwnedFd, HostError> {
         let here = self.here();
+        let owner = self.host.owner_of(here.stat.st_uid, here.stat.st_gid);
+        let acting = owner.as_deref().map(Owner::act).transpose();
+        let _acting = acting.map_err(|errno| self.errno("make the parent directory of", errno))?;
         if let Some(filesystem) = filesystem::special(filesystem::magic(&here.fd)) {
             return Err(HostError::SpecialFilesystem { path: self.path.to_owned(), filesystem });
         }
@@ -182,7 +191,8 @@ impl Walk<'_> {
         let fd = rustix::fs::openat(&here.fd, component, flags, Mode::empty())
             .map_err(|errno| self.errno("open the parent directory of", errno))?;
         let stat = rustix::fs::fstat(&fd).map_err(|errno| self.errno("read the parent directory of", errno))?;
-        if stat.st_uid == self.host.euid && stat.st_mode & 0o777 == 0o700 {
+        let maker = owner.as_ref().map_or(self.host.euid, |owner| owner.uid);
+        if stat.st_uid == maker && stat.st_mode & 0o777 == 0o700 {
             let mode = Mode::from_raw_mode(0o755 | stat.st_mode & 0o2000);
             rustix::fs::fchmod(&fd, mode).map_err(|errno| self.errno("set the mode of the parent of", errno))?;
         }

@@ -13,6 +13,7 @@ mod files;
 mod git;
 mod http;
 mod kernel;
+mod owners;
 mod races;
 mod removals;
 mod stage;
