@@ -12,7 +12,7 @@ mod track;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_apis::{
-    commit::{Commit, Entry, Operation, Revision},
+    commit::{Entry, Revision},
     keys::{self, Attempt, Key, Parsed},
     v1alpha::{ConcurrencyRecord, Leader, Lock, Session, StickyPick},
 };
@@ -261,45 +261,11 @@ impl World {
         }
     }
 
-    /// Folds in a commit that is known to have happened, at its revision, before the watch brings it.
-    ///
-    /// Does not advance: other changes may be missing up to that revision.
-    pub fn apply(&mut self, commit: &Commit, revision: Revision) -> Result<(), CorruptRecord> {
-        for operation in &commit.operations {
-            match operation {
-                Operation::Put { key, value, .. } => self.put(&Entry {
-                    key: key.clone(),
-                    value: value.clone(),
-                    create_revision: revision,
-                    mod_revision: revision,
-                })?,
-                Operation::Delete(key) => self.delete(key),
-                Operation::DeletePrefix(prefix) => self.delete_prefix(prefix),
-            }
-        }
-        Ok(())
-    }
-
     /// The highest admission number and the highest ticket in any cursor.
     pub(crate) fn highest(&self) -> (u64, u64) {
         self.live()
             .filter_map(RunState::cursor)
             .fold((0, 0), |(admission, ticket), cursor| (admission.max(cursor.admission), ticket.max(cursor.ticket)))
-    }
-
-    fn delete_prefix(&mut self, prefix: &Key) {
-        self.concurrency.retain(|key, _| !key.as_str().starts_with(prefix.as_str()));
-        let mut parts = prefix.as_str().split('/');
-        let (Some(word), Some(uid)) = (parts.next(), parts.next()) else { return };
-        for attempt in self.runs.get(uid).map(RunState::outstanding).unwrap_or_default() {
-            if let Some(of_node) = self.outstanding.get_mut(&attempt.node) {
-                of_node.remove(&attempt);
-            }
-        }
-        self.change(uid, |run| run.clear(word));
-        for attempt in self.runs.get(uid).map(RunState::outstanding).unwrap_or_default() {
-            self.index_attempt(&attempt);
-        }
     }
 
     fn put_run(&mut self, entry: &Entry) -> Result<(), prost::DecodeError> {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_apis::{
-    commit::{Commit, Entry, LeaseId, Operation, Revision, Term},
+    commit::{Entry, LeaseId, Revision, Term},
     keys::{self, Attempt, AttemptKey, Parsed},
     v1alpha::{Session, Verdict, VerdictType},
 };
@@ -56,7 +56,7 @@ pub(crate) struct Server {
     pub(crate) electing: bool,
     /// Decisions that have no definite answer yet.
     pub(crate) in_flight: usize,
-    /// The store's revision when a decision last conflicted.
+    /// The store's revision when a decision last happened or conflicted.
     pub(crate) behind: Revision,
 }
 
@@ -82,7 +82,7 @@ impl Server {
         }
     }
 
-    /// Whether a decision conflicted with something that its cache has not brought yet.
+    /// Whether its cache has not brought yet what it decided, or what a decision conflicted with.
     pub(crate) fn is_behind(&self, variant: Variant) -> bool {
         self.world.revision() < self.behind && variant != Variant::StepDespiteDoubt
     }
@@ -125,28 +125,6 @@ impl Server {
             None => self.world.put(entry),
         }
         .expect("the simulation stores nothing corrupt");
-    }
-
-    /// Its own commit happened.
-    pub(crate) fn fold_own(&mut self, commit: &Commit, revision: Revision, variant: Variant) {
-        if variant != Variant::WindowFreedOnLost {
-            return self.world.apply(commit, revision).expect("the simulation stores nothing corrupt");
-        }
-        for operation in &commit.operations {
-            match operation {
-                Operation::Put { key, value, .. } => {
-                    let entry = Entry {
-                        key: key.clone(),
-                        value: value.clone(),
-                        create_revision: revision,
-                        mod_revision: revision,
-                    };
-                    self.fold_entry(&entry, variant);
-                }
-                Operation::Delete(key) => self.world.delete(key),
-                Operation::DeletePrefix(_) => {}
-            }
-        }
     }
 }
 

@@ -430,42 +430,6 @@ impl RunState {
         }
     }
 
-    /// Takes out everything under `<word>/<run>/`.
-    pub(super) fn clear(&mut self, word: &str) {
-        match word {
-            "snapshots" => self.chunks.clear(),
-            "gates" => self.gate = None,
-            "cursors" => self.cursor = None,
-            _ => {
-                let Some(kind) = AttemptKey::named(word) else { return };
-                for attempt in self.all_attempts() {
-                    self.delete_attempt(kind, &attempt);
-                }
-            }
-        }
-    }
-
-    /// Every attempt that has a record.
-    fn all_attempts(&self) -> Vec<Attempt> {
-        let Some(plan) = self.plan.as_ref() else {
-            return self.unread.iter().map(|(_, attempt, _)| attempt.clone()).collect();
-        };
-        let rows = self.tracks.iter().enumerate();
-        rows.flat_map(|(segment, row)| {
-            row.iter().enumerate().map(move |(node, track)| (segment as u32, node as u32, track))
-        })
-        .flat_map(|(segment, node, track)| {
-            track.attempts.iter().map(move |state| self.attempt_of(plan, segment, node, state.number))
-        })
-        .collect()
-    }
-
-    /// Attempts that their nodes may have.
-    pub(super) fn outstanding(&self) -> Vec<Attempt> {
-        let all = self.all_attempts().into_iter();
-        all.filter(|attempt| self.attempt(attempt).is_some_and(AttemptState::outstanding)).collect()
-    }
-
     /// Whether nothing of it is left in the store.
     pub(super) fn is_gone(&self) -> bool {
         self.object.is_none()

@@ -1,6 +1,6 @@
 //! Folding entries in any order.
 
-use lockstep_apis::{commit::Commit, keys, v1alpha::Outcome};
+use lockstep_apis::{keys, v1alpha::Outcome};
 
 use super::*;
 use crate::fixture::{Fixture, plan, with_barriers};
@@ -53,23 +53,12 @@ fn what_is_repeated_or_old_changes_nothing() {
 }
 
 #[test]
-fn a_removed_run_leaves_nothing_whether_deleted_key_by_key_or_by_prefix() {
+fn a_removed_run_leaves_nothing() {
     let f = halfway();
     let mut world = f.world.clone();
     f.entries().for_each(|entry| world.delete(&entry.key));
     assert!(world.run("r").is_none() && world.live().next().is_none());
     assert!(world.outstanding.is_empty());
-
-    let mut world = f.world.clone();
-    let mut commit =
-        Commit::new().delete(keys::object("runs", "shop", "r")).delete(keys::gate("r")).delete(keys::cursor("r"));
-    commit.operations.push(Operation::DeletePrefix(keys::snapshot_prefix("r")));
-    let kinds =
-        [keys::AttemptKey::Assignment, keys::AttemptKey::Claim, keys::AttemptKey::Report, keys::AttemptKey::Verdict];
-    commit.operations.extend(kinds.map(|kind| Operation::DeletePrefix(kind.run_prefix("r"))));
-    world.apply(&commit, 1000).unwrap();
-    assert!(world.run("r").is_none() && world.live().next().is_none());
-    assert!(["a", "b", "c"].iter().all(|node| world.offers(node).next().is_none()));
 }
 
 #[test]

@@ -127,8 +127,7 @@ impl Cluster {
             (Purpose::Decide, _) => {
                 of.in_flight -= 1;
                 match answer {
-                    Answer::Done(revision) => of.fold_own(&request.commit, revision, variant),
-                    Answer::Conflict(revision) => of.behind = of.behind.max(revision),
+                    Answer::Done(revision) | Answer::Conflict(revision) => of.behind = of.behind.max(revision),
                     Answer::Unknown => {}
                 }
                 if of.in_flight == 0 {

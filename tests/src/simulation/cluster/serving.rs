@@ -133,9 +133,6 @@ impl Cluster {
     /// The answer to a claim's or a report's commit.
     pub(super) fn answered_node(&mut self, request: Request, answer: Answer) {
         let server = request.server;
-        if let Answer::Done(revision) = answer {
-            self.servers[server].fold_own(&request.commit, revision, self.variant);
-        }
         match (request.purpose, answer) {
             (Purpose::Claim(node, instance, attempt), Answer::Done(_)) => {
                 self.give(server, node, instance, attempt);
