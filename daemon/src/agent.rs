@@ -27,6 +27,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use lockstep_apis::keys::Attempt;
 use lockstep_grpc::channel;
 use lockstep_grpc::peer::Authority;
+use lockstep_modules::Cgroup;
 use tokio::sync::watch;
 
 use crate::identity::credentials::{Credentials, CredentialsError};
@@ -114,6 +115,7 @@ impl Agent {
             segments: settings.segments_folder(),
             executor,
             root: settings.root.clone(),
+            cgroups: cgroups(),
             boot_id: boot_id.clone(),
             link: watch::Sender::new(None),
         };
@@ -237,6 +239,20 @@ fn lock(path: &Path) -> Result<File, AgentError> {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(AgentError::Busy(path.parent().unwrap_or(path).to_owned())),
         Err(errno) => Err(failed(errno.into()).into()),
+    }
+}
+
+/// Where segments get control groups; empty ones that an earlier agent left are removed.
+fn cgroups() -> Option<Cgroup> {
+    match Cgroup::of_segments() {
+        Ok(cgroups) => {
+            cgroups.sweep();
+            Some(cgroups)
+        }
+        Err(why) => {
+            tracing::warn!(%why, "segments get no cgroups: what leaves a task's session may outlive its end");
+            None
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use lockstep_daemon::commands::{init, join};
 use lockstep_daemon::settings::{Flags, SettingsError};
 use lockstep_daemon::{app, identity};
 use lockstep_executor::segment;
+use lockstep_modules::{Cgroup, Side};
 
 /// Configuration management in lockstep: the daemon of every node.
 #[derive(Parser)]
@@ -56,18 +57,25 @@ fn main() -> ExitCode {
 
 /// Read by hand: a segment may be shorter than what a parser of options takes.
 fn execute(mut words: impl Iterator<Item = OsString>) -> ExitCode {
-    let (mut folder, mut root) = (None, None);
+    let (mut folder, mut root, mut cgroup) = (None, None, None);
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("--root") => root = words.next().map(PathBuf::from),
+            Some("--cgroup") => cgroup = words.next().map(|path| Cgroup::at(&PathBuf::from(path))),
             _ => folder = Some(PathBuf::from(word)),
         }
     }
     let Some(folder) = folder else {
-        eprintln!("lockstepd execute FOLDER [--root FOLDER]");
+        eprintln!("lockstepd execute FOLDER [--root FOLDER] [--cgroup FOLDER]");
         return ExitCode::FAILURE;
     };
-    segment::execute(&folder, &segment::Options { root, ..Default::default() }).into()
+    let cgroup = match cgroup.as_ref().map(Cgroup::fork_into) {
+        Some(Ok(Side::Ended(code))) => return ExitCode::from(code),
+        Some(Ok(Side::Inside)) => cgroup,
+        // As where there are none: the agent has said so if that is always the case.
+        Some(Err(_)) | None => None,
+    };
+    segment::execute(&folder, &segment::Options { root, cgroup, ..Default::default() }).into()
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {

@@ -19,6 +19,7 @@ const GROUPS: &[(&str, Gather)] = &[
     ("addresses", network::addresses),
     ("arch", |host| Some(host.uname().machine().to_string_lossy().into_owned().into())),
     ("bootId", identity::boot_id),
+    ("cgroups", system::cgroups),
     ("cpu", system::cpu),
     ("fqdn", identity::fqdn),
     ("hostname", identity::hostname),
@@ -65,7 +66,7 @@ mod tests {
     #[test]
     fn the_facts_every_machine_has_are_there() {
         let found = facts(&Host::open(None).unwrap(), &[]);
-        for name in ["addresses", "arch", "bootId", "cpu", "fqdn", "hostname", "kernel", "memory", "virtual"] {
+        for name in ["addresses", "arch", "bootId", "cgroups", "cpu", "fqdn", "hostname", "kernel", "memory", "virtual"] {
             assert!(found.get(name).is_some(), "{name} is missing in {found:?}");
         }
         assert!(!found.get("hostname").unwrap().as_text().unwrap().contains('.'));

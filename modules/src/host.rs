@@ -3,6 +3,7 @@
 
 mod accounts;
 mod bus;
+mod cgroup;
 mod children;
 mod content;
 mod directory;
@@ -39,6 +40,8 @@ use rustix::process::Gid;
 pub(crate) use accounts::{Accounts, Shadow, User};
 use accounts::{no_group, no_user, number};
 pub(crate) use bus::{Bus, BusFault};
+use cgroup::Members;
+pub use cgroup::{Cgroup, NoCgroups, Side};
 pub use children::rest;
 pub(crate) use children::{Command, Ended, Ending, Handed, Reader, Stop, Stopped};
 pub(crate) use content::Content;
@@ -84,6 +87,8 @@ pub struct Host {
     /// Dropped before what it waits with.
     bus: Mutex<Option<Bus>>,
     waiting: Mutex<Option<waiting::Waiting>>,
+    /// Of the control group that we and our commands are in.
+    members: Option<Members>,
 }
 
 /// What a check expects at a path.
@@ -128,7 +133,18 @@ impl Host {
             foreseen: Mutex::default(),
             bus: Mutex::default(),
             waiting: Mutex::default(),
+            members: None,
         })
+    }
+
+    /// Says that this process and its commands have a control group of their own: commands that are ended early leave
+    /// nothing there.
+    ///
+    /// # Errors
+    /// The group cannot be read.
+    pub fn track(&mut self, group: &Cgroup) -> std::io::Result<()> {
+        self.members = Some(Members::of(group)?);
+        Ok(())
     }
 
     /// The folder that stands for the machine, if it is not the machine itself.

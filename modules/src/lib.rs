@@ -30,7 +30,7 @@ use lockstep_apis::v1alpha::Value;
 pub use action::{Action, Cancel, Diff, Done, MESSAGE_BYTES, Outcome, Scope, Stream};
 pub use facts::{fact_groups, facts};
 pub use file::VALIDATED_FILE;
-pub use host::{Host, HostError, Kind, Unsynced, rest};
+pub use host::{Cgroup, Host, HostError, Kind, NoCgroups, Side, Unsynced, rest};
 
 /// Every action there is, by name.
 static ACTIONS: &[&dyn Action] = &[

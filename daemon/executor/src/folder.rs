@@ -11,6 +11,7 @@ use std::{
 };
 
 use lockstep_apis::v1alpha::{AttemptRef, Work};
+use lockstep_modules::Cgroup;
 use prost::Message;
 use rustix::fs::{FlockOperation, flock};
 
@@ -84,6 +85,16 @@ impl Folder {
     /// Made by the guard when it kills what is in progress.
     pub(crate) fn fenced(&self) -> PathBuf {
         self.path.join("fenced")
+    }
+
+    /// The control group of the executor and all that it starts. `None`: it has none.
+    pub(crate) fn cgroup(&self) -> Option<Cgroup> {
+        let path = fs::read_to_string(self.path.join("cgroup")).ok()?;
+        Some(Cgroup::at(Path::new(path.strip_suffix('\n')?)))
+    }
+
+    pub(crate) fn write_cgroup(&self, group: &Cgroup) -> io::Result<()> {
+        fs::write(self.path.join("cgroup"), format!("{}\n", group.folder().display()))
     }
 
     /// When what was acknowledged last was sent, by the clock of this boot. `None`: never, or just being written.

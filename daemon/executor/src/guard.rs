@@ -31,7 +31,10 @@ use rustix::{
     },
 };
 
-use crate::{folder::Folder, leftovers};
+use crate::{
+    folder::{Folder, Identity},
+    leftovers,
+};
 
 /// What the guard says when it watches, and the executor when it has ended.
 const READY: u8 = b'r';
@@ -143,7 +146,7 @@ fn watch(folder: &Folder) -> io::Result<()> {
         if boot_ms() >= end_ms {
             // Before the kill: whoever finds the executor dead also finds why.
             let marked = std::fs::write(folder.fenced(), "");
-            while !leftovers::kill(identity) {}
+            end(folder, identity);
             return marked;
         }
         timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME, &at(end_ms))?;
@@ -160,10 +163,19 @@ fn watch(folder: &Folder) -> io::Result<()> {
             let mut word = [0u8];
             let is_farewell = line.read(&mut word).is_ok_and(|count| count == 1 && word == [ENDED]);
             if !is_farewell {
-                while !leftovers::kill(identity) {}
+                end(folder, identity);
             }
             return Ok(());
         }
+    }
+}
+
+/// Kills everything of the segment. With a control group this process is among it, and is killed last of all or with the
+/// others; there is nothing more for it to do.
+fn end(folder: &Folder, identity: Identity) {
+    while !leftovers::kill(identity) {}
+    if let Some(group) = folder.cgroup() {
+        while !group.kill() {}
     }
 }
 

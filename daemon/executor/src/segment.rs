@@ -14,6 +14,7 @@ use std::{
 };
 
 use lockstep_apis::v1alpha::{JournalClaim, OutputChunk, Work};
+use lockstep_modules::Cgroup;
 use prost::Message;
 
 pub use crate::folder::name as folder_name;
@@ -179,10 +180,13 @@ pub fn read_output(path: &Path, from: u64) -> Result<(Vec<OutputChunk>, u64), Se
 /// Removes the folder. Only after the report is acknowledged: with it goes the memory that the attempt ever was.
 pub fn remove(path: &Path) -> Result<(), SegmentError> {
     let removing = beside(path, REMOVING);
+    let group = Folder::at(path).cgroup();
     match fs::rename(path, &removing) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(SegmentError::file("remove", path))?,
     }
+    // What the tasks left running keeps it.
+    group.iter().for_each(Cgroup::remove);
     fs::remove_dir_all(&removing).map_err(SegmentError::file("remove", &removing))
 }
 

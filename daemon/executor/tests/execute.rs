@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn executor_process() {
     if let Some(folder) = std::env::var_os(FOLDER) {
         let guard = [std::env::current_exe().unwrap().into(), "guard_process".into(), "--exact".into()];
-        let exit = segment::execute(Path::new(&folder), &Options { root: None, guard: guard.into() });
+        let exit = segment::execute(Path::new(&folder), &Options { guard: guard.into(), ..Options::default() });
         std::process::exit(exit as i32);
     }
 }

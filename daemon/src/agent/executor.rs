@@ -68,6 +68,9 @@ async fn start(surroundings: &Surroundings, folder: &Path) -> String {
     if surroundings.root != Path::new("/") {
         command.arg("--root").arg(&surroundings.root);
     }
+    if let (Some(cgroups), Some(name)) = (&surroundings.cgroups, folder.file_name().and_then(|name| name.to_str())) {
+        command.arg("--cgroup").arg(cgroups.child(name).folder());
+    }
     // Null, not ours: an executor must not keep a pipe open that somebody waits on for our end.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match command.spawn() {

@@ -8,6 +8,7 @@ use lockstep_apis::keys::Attempt;
 use lockstep_apis::v1alpha::{AgentMessage, AttemptRef, Report, ReportRequest, Work, agent_message::Message};
 use lockstep_core::recovery;
 use lockstep_executor::segment as folders;
+use lockstep_modules::Cgroup;
 use tokio::sync::{mpsc, watch};
 
 use super::executor;
@@ -26,6 +27,8 @@ pub(super) struct Surroundings {
     pub(super) segments: PathBuf,
     pub(super) executor: PathBuf,
     pub(super) root: PathBuf,
+    /// In which segments get control groups of their own. `None`: they have none.
+    pub(super) cgroups: Option<Cgroup>,
     pub(super) boot_id: String,
     pub(super) link: watch::Sender<Link>,
 }

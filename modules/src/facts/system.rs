@@ -2,7 +2,12 @@
 
 use lockstep_apis::v1alpha::Value;
 
-use crate::host::Host;
+use crate::host::{Cgroup, Host};
+
+/// Whether the processes of each segment are in a control group of their own, which nothing that a task starts leaves.
+pub(super) fn cgroups(_host: &Host) -> Option<Value> {
+    Some(Cgroup::are_used().into())
+}
 
 /// `count`: processors that are online.
 pub(super) fn cpu(host: &Host) -> Option<Value> {

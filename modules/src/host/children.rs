@@ -1,4 +1,5 @@
-//! Runs a child in a process group of its own, hands on what it prints in the order it comes, and ends it in time.
+//! Runs a child in a process group of its own, hands on what it prints in the order it comes, and ends it in time, with
+//! all that it started if we are in a control group.
 //! No thread is made: one poll waits for the pipes, the process and the switch that cancels.
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::cgroup::Members;
 use super::spawn::{self, Identity};
 use super::{Host, User, memory};
 use crate::action::{Cancel, Stream};
@@ -123,9 +125,16 @@ impl Host {
         let failed = |source: io::Error| Fault::Failed { program: command.argv.join(" "), source };
         let (stdout, child_stdout) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
         let (stderr, child_stderr) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+        // What earlier commands left running is theirs.
+        let before = self.members.as_ref().map(Members::now).transpose().map_err(failed)?;
         let child = start(command, child_stdout, child_stderr)?;
         let watched = Watched::new(child, stdout, stderr).map_err(failed)?;
-        watched.wait(stop, reader).map_err(failed)
+        let ended = watched.wait(stop, reader).map_err(failed)?;
+        if let (Some(members), Some(before), Some(_)) = (&self.members, &before, ended.stopped) {
+            // Also what has left the group of processes, and the session.
+            members.kill_since(before).map_err(failed)?;
+        }
+        Ok(ended)
     }
 }
 

@@ -16,7 +16,7 @@ use lockstep_apis::v1alpha::{
     CompiledTask, JournalRecord, OutputChunk, Report, TaskReport, Work, journal_record::Record,
 };
 use lockstep_core::course::Course;
-use lockstep_modules::{Cancel, Host, Unsynced};
+use lockstep_modules::{Cancel, Cgroup, Host, Unsynced};
 use prost::Message;
 
 use crate::{
@@ -36,6 +36,8 @@ use crate::{
 pub struct Options {
     /// A folder that stands for the machine's root.
     pub root: Option<PathBuf>,
+    /// The control group that this process and all that it starts are in, and nothing else.
+    pub cgroup: Option<Cgroup>,
     /// How a guard is started, before the folder's path; empty: this program's own `guard`.
     pub guard: Vec<OsString>,
 }
@@ -74,6 +76,9 @@ pub fn execute(path: &std::path::Path, options: &Options) -> Exit {
     let Some(identity) = leftovers::own_identity() else {
         return unusable("find itself in /proc for", &io::ErrorKind::NotFound);
     };
+    if let Some(error) = options.cgroup.as_ref().and_then(|group| folder.write_cgroup(group).err()) {
+        return unusable("write", &error);
+    }
     if let Err(error) = folder.write_identity(identity) {
         return unusable("write", &error);
     }
@@ -167,7 +172,10 @@ fn tasks(
     notes: &mut Notes<'_>,
     records: &[JournalRecord],
 ) -> Result<(Vec<TaskReport>, Unsynced), Failure> {
-    let host = Host::open(options.root.as_deref()).map_err(|error| segment_error("the root folder", &error))?;
+    let mut host = Host::open(options.root.as_deref()).map_err(|error| segment_error("the root folder", &error))?;
+    if let Some(group) = &options.cgroup {
+        host.track(group).map_err(|error| segment_error("the control group", &error))?;
+    }
     let cancel = Cancel::new().map_err(|error| segment_error("the cancel switch", &error))?;
     let (host, cancel) = (Arc::new(host), Arc::new(cancel));
     watch(folder, &cancel).map_err(|error| segment_error("the watch for a cancel", &error))?;

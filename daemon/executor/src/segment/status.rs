@@ -21,7 +21,7 @@ pub enum Status {
 
 /// Tells where the attempt is. `boot_id` is of the machine's present boot.
 ///
-/// If its executor died, every process of its session is killed first, so that what is reported `Interrupted` does not
+/// If its executor died, every process of its control group and of its session is killed first, so that what is reported `Interrupted` does not
 /// go on.
 ///
 /// # Errors
@@ -69,10 +69,11 @@ fn is_finished(records: &[JournalRecord]) -> bool {
 fn leftovers_are_gone(folder: &Folder, records: &[JournalRecord], boot_id: &str) -> bool {
     let same_boot =
         records.iter().any(|record| matches!(&record.record, Some(Record::Claim(c)) if c.boot_id == boot_id));
-    match folder.identity() {
-        Some(identity) if same_boot => leftovers::kill(identity),
-        _ => true,
+    if !same_boot {
+        return true;
     }
+    let session_is_gone = folder.identity().is_none_or(leftovers::kill);
+    session_is_gone && folder.cgroup().is_none_or(|group| group.kill())
 }
 
 fn judged(work: &Work, records: &[JournalRecord], boot_id: &str) -> Status {
