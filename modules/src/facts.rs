@@ -66,7 +66,8 @@ mod tests {
     #[test]
     fn the_facts_every_machine_has_are_there() {
         let found = facts(&Host::open(None).unwrap(), &[]);
-        for name in ["addresses", "arch", "bootId", "cgroups", "cpu", "fqdn", "hostname", "kernel", "memory", "virtual"] {
+        for name in ["addresses", "arch", "bootId", "cgroups", "cpu", "fqdn", "hostname", "kernel", "memory", "virtual"]
+        {
             assert!(found.get(name).is_some(), "{name} is missing in {found:?}");
         }
         assert!(!found.get("hostname").unwrap().as_text().unwrap().contains('.'));

@@ -221,7 +221,9 @@ impl Rig {
 /// A transient unit; only its main process is killed when it ends, so that executors live on.
 fn unit(name: &str, options: &[&str]) -> Vec<String> {
     let mut argv: Vec<String> =
-        ["systemd-run", "--quiet", "--unit", name, "-p", "KillMode=process", "-p", "Delegate=yes"].map(str::to_owned).into();
+        ["systemd-run", "--quiet", "--unit", name, "-p", "KillMode=process", "-p", "Delegate=yes"]
+            .map(str::to_owned)
+            .into();
     argv.extend(options.iter().map(|s| (*s).to_owned()));
     argv
 }

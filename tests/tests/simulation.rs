@@ -143,6 +143,11 @@ fn a_forgotten_failure_in_a_block_is_caught() {
     caught(Variant::LeftForgotten, &[Checker::Blocks]);
 }
 
+#[test]
+fn a_forgotten_handler_is_caught() {
+    caught(Variant::OwedForgotten, &[Checker::Handlers]);
+}
+
 /// What the documents say of `AfterFence`: a stopped guard breaks the bound.
 #[test]
 fn stopped_guard_under_after_fence_is_caught() {

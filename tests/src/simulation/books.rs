@@ -21,6 +21,17 @@ pub(crate) struct Book {
     is_long: bool,
     seed: u64,
     pub(crate) guards: Vec<Guard>,
+    pub(crate) handlers: Vec<Handler>,
+}
+
+/// A handler, as the judges see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Handler {
+    pub(crate) segment: u32,
+    pub(crate) index: u32,
+    pub(crate) notified_by: Vec<u32>,
+    /// Nodes that owe it from a Run before.
+    pub(crate) owed_by: Vec<u32>,
 }
 
 /// A block, as the judges see it: what of these segments is in no other part of it is its body.
@@ -75,6 +86,7 @@ impl Book {
                 guards.extend(add_guard(dice, &mut snapshot, guards.len() as u32, first));
             }
         }
+        let handlers = add_handlers(&mut patience, &mut snapshot, &guards);
         for name in ["l1", "l2"] {
             if random.chance(300) {
                 let mode = *random.pick(&[LockMode::Read, LockMode::Read, LockMode::Write, LockMode::Clean]);
@@ -103,6 +115,7 @@ impl Book {
             fails: *random.pick(&[0, 0, 50, 200]),
             seed: random.next(),
             guards,
+            handlers,
         }
     }
 
@@ -187,6 +200,33 @@ fn add_group(random: &mut Random, snapshot: &mut Snapshot, all: &[u32]) {
             .into(),
         serialized: size < members.len(),
     });
+}
+
+/// Gives some segments a handler, behind their tasks and before a gate. Not where there are blocks or delegates.
+fn add_handlers(random: &mut Random, snapshot: &mut Snapshot, guards: &[Guard]) -> Vec<Handler> {
+    let mut handlers = Vec::new();
+    for at in 0..snapshot.segments.len() as u32 {
+        let guarded = guards.iter().any(|guard| (guard.first..=guard.last).contains(&at));
+        let delegated = !snapshot.segments[at as usize].delegates.is_empty();
+        if guarded || delegated || !random.chance(250) {
+            continue;
+        }
+        let index = next_index(snapshot);
+        let tasks = &mut snapshot.segments[at as usize].tasks;
+        let own = tasks.iter().filter(|task| task.gate.is_none()).count();
+        let mut notified_by = Vec::new();
+        for task in &mut tasks[..own] {
+            if random.chance(600) {
+                task.notify.push(index);
+                notified_by.push(task.index);
+            }
+        }
+        tasks.insert(own, CompiledTask { handler: true, ..sim_task(random, index) });
+        let owed_by: Vec<u32> = (0..snapshot.nodes.len() as u32).filter(|_| random.chance(100)).collect();
+        owed_by.iter().for_each(|&node| snapshot.nodes[node as usize].owed.push(index));
+        handlers.push(Handler { segment: at, index, notified_by, owed_by });
+    }
+    handlers
 }
 
 /// Puts a block around tasks of some of the segments from this one on.

@@ -3,6 +3,7 @@
 
 mod blocks;
 mod facts;
+mod handlers;
 mod history;
 mod liveness;
 mod marks;
@@ -31,6 +32,8 @@ pub enum Checker {
     Cancel,
     /// Who begins a block does its `always`; only who failed in it rescues; and then nothing of its body is done.
     Blocks,
+    /// What changed is followed by its handlers, whatever was cut, and nothing else is.
+    Handlers,
     /// Conflicting locks exclude each other.
     Locks,
     /// A Run that failed left its locks poisoned, and only an admin lifts that.
@@ -61,6 +64,7 @@ pub(super) fn check(cluster: &Cluster) -> Story {
     history::check(&mut facts);
     marks::check(&mut facts);
     blocks::check(&mut facts);
+    handlers::check(&mut facts);
     liveness::check(&mut facts);
     Story { seen: facts.seen(), faults: facts.faults }
 }

@@ -154,7 +154,8 @@ impl Folder {
 
     /// The next task: due after those that are known from an earlier attempt, or were done in this one.
     pub(crate) fn next_task(&self) -> Option<u32> {
-        let mut course = Course::new(&self.work.tasks, &self.work.blocks, &self.work.left_blocks);
+        let course = Course::new(&self.work.tasks, &self.work.blocks, &self.work.left_blocks);
+        let mut course = course.owing(&self.work.owed);
         loop {
             let task = self.work.tasks[course.due()?].index;
             match self.work.known.iter().chain(self.ended()).find(|report| report.task == task) {

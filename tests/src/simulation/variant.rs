@@ -40,6 +40,8 @@ pub enum Variant {
     LockNotCompared,
     /// A Run that fails leaves no poison.
     NoPoison,
+    /// A node is not told which handlers it owes.
+    OwedForgotten,
     /// A node is not told which blocks it left.
     LeftForgotten,
 }

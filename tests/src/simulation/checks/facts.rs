@@ -231,7 +231,22 @@ impl Book {
     }
 
     /// What a node's ends in a segment come to; `left`: it failed in the segment's block before.
-    pub(super) fn came_to(&self, segment: u32, left: bool, ends: impl Fn(u32) -> Option<Outcome>) -> Came {
+    /// `owed`: handlers that the node's assignment says it owes.
+    pub(super) fn came_to(
+        &self,
+        segment: u32,
+        (left, owed): (bool, &[u32]),
+        reported: impl Fn(u32) -> Option<Outcome>,
+    ) -> Came {
+        // A handler that nothing called is no task.
+        let ends = |task: u32| match self.handlers.iter().find(|handler| handler.index == task) {
+            Some(handler) if !owed.contains(&task) => {
+                let mut by = handler.notified_by.iter();
+                let called = by.any(|task| reported(*task) == Some(Outcome::Changed));
+                if called { reported(task) } else { Some(Outcome::Skipped) }
+            }
+            _ => reported(task),
+        };
         let tasks: Vec<u32> = self.snapshot.segments[segment as usize].tasks.iter().map(|task| task.index).collect();
         let Some(guard) = self.guard_of(segment) else { return in_turn(&tasks, &ends) };
         let outside = |task: &u32| ![&guard.body, &guard.rescue, &guard.always].iter().any(|part| part.contains(task));
@@ -282,7 +297,8 @@ impl RunFacts {
                 all.find(|report| report.task == task).map(TaskReport::outcome)
             };
             let left = self.left(book, segment, node, at_ms);
-            match book.came_to(segment, left, ends) {
+            let owed = life.assigned.as_ref().map_or(&[][..], |(_, assignment)| &assignment.owed);
+            match book.came_to(segment, (left, owed), ends) {
                 Came::Failed => return Some(true),
                 Came::Cancelled => return Some(false),
                 Came::Unfinished if fatal || number >= 10 => return Some(true),

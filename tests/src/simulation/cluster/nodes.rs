@@ -141,6 +141,9 @@ impl Cluster {
                 if self.variant == Variant::LeftForgotten {
                     work.left_blocks.clear();
                 }
+                if self.variant == Variant::OwedForgotten {
+                    work.owed.clear();
+                }
                 if let Some(sent_ms) = agent.pending.remove(&attempt)
                     && agent.taken.insert(attempt.clone())
                 {
@@ -250,6 +253,11 @@ impl Cluster {
     fn start_child(&mut self, node: usize, attempt: &Attempt, executor: u64, task: u32) {
         let book = self.books.iter().find(|book| book.snapshot.run_uid == attempt.run).expect("every Run has a book");
         let (outcome, takes_ms) = book.ends(&attempt.for_node, task);
+        let is_same = |of: &Attempt| (&of.run, &of.for_node) == (&attempt.run, &attempt.for_node);
+        let is_done =
+            |mark: &Execution| mark.task == task && mark.what == Deed::End(Outcome::Changed) && is_same(&mark.attempt);
+        // What was changed by an attempt that was cut needs no change.
+        let outcome = if self.executions.iter().any(is_done) { Outcome::Ok } else { outcome };
         let id = self.id();
         self.machines[node].children.insert(attempt.clone(), Child { id, task, outcome });
         self.log(attempt, task, Deed::Start);

@@ -1,6 +1,6 @@
 //! What is owed after which reports.
 
-use lockstep_apis::v1alpha::{CompiledTask, Outcome, Report, Snapshot, TaskReport};
+use lockstep_apis::v1alpha::{CompiledTask, OnInterrupt, Outcome, Report, Snapshot, TaskReport};
 
 use super::{before, owed, owed_names};
 use crate::{
@@ -70,4 +70,21 @@ fn what_was_owed_at_the_beginning_is_left_until_it_is_done() {
     assert!(before(run, run.plan().unwrap(), 0, 1).is_empty());
     let attempt = f.world.offers("a").next().unwrap().clone();
     assert!(protocol::work(&f.world, &attempt).unwrap().work.owed.is_empty());
+}
+
+#[test]
+fn what_was_cut_notifies_though_the_next_attempt_finds_nothing_to_change() {
+    let mut plan = notifying();
+    plan.segments.iter_mut().for_each(|segment| {
+        segment.tasks.iter_mut().for_each(|task| task.on_interrupt = OnInterrupt::Rerun.into());
+    });
+    let mut f = Fixture::new();
+    f.admit(plan);
+    f.settle();
+    ends(&mut f, &[(0, Outcome::Interrupted)]);
+    let attempt = f.world.offers("a").next().unwrap().clone();
+    assert_eq!(attempt.attempt, 2);
+    assert_eq!(protocol::work(&f.world, &attempt).unwrap().work.owed, [HANDLER], "it may have changed something");
+    ends(&mut f, &[(0, Outcome::Ok), (HANDLER, Outcome::Failed)]);
+    assert_eq!(names(&f), ["restart"]);
 }
