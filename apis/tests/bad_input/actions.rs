@@ -259,9 +259,15 @@ fn parameters_of_accounts_are_refused_before_they_reach_a_node() {
 #[test]
 fn parameters_of_the_machine_are_refused_before_they_reach_a_node() {
     let cron = |schedule: &str| format!("cron.entry: {{name: a, command: b, schedule: '{schedule}'}}");
-    let mut rows: Vec<Row> = ["* * * *", "60 * * * *", "@dayly", "0 0 30 2 *", "5-1 * * * *", "* * * * mon-sun"]
-        .map(|bad| at_part("schedule", &cron(bad), "'", "Schedule", "spec.tasks[0].cron.entry.schedule"))
-        .into();
+    let wrong = "* * * *|0 0 * * * *|0 0 0 * * * *|60 * * * *|* 24 * * *|0 0 0 * *|0 0 * * 8|*/0 * * * *|5-1 * * * *\
+                 |1,,2 * * * *|@evry 5m|@dayly|? * * * *|0 0 L * *|0 0 W * *|0 0 * * 5#3|TZ=UTC * * * * *|* * * * mon-sun";
+    let never = "0 0 31 2 *|0 0 30 2 *";
+    let table = [("B32", wrong), ("B33", never)];
+    let mut rows: Vec<Row> = table
+        .iter()
+        .flat_map(|(number, bad)| bad.split('|').map(move |bad| (*number, bad)))
+        .map(|(number, bad)| at_part(number, &cron(bad), "'", "Schedule", "spec.tasks[0].cron.entry.schedule"))
+        .collect();
     rows.extend([
         at_part(
             "no schedule",
