@@ -359,6 +359,27 @@ fn groups_follow_each_other_and_take_the_failures_of_their_own() {
 }
 
 #[test]
+fn a_node_that_a_group_is_not_for_is_through_without_it() {
+    let mut f = Fixture::new();
+    let mut plan = with_barriers(plan("r", &["a", "b"], 2), 2);
+    plan.groups[0].segment_count = 1;
+    let mut second = plan.groups[0].clone();
+    second.first_segment = 1;
+    second.windows[0].nodes = vec![1];
+    plan.groups.push(second);
+    f.admit(plan);
+    f.settle();
+    f.work("a", Outcome::Ok);
+    f.work("b", Outcome::Ok);
+    f.settle();
+    assert_eq!(f.end_of("r", "a"), Some(NodeEnd::Ok), "it has nothing more to do");
+    assert_eq!(f.offered(), ["r/b/1/1"]);
+    f.work("b", Outcome::Changed);
+    f.settle();
+    assert_eq!((f.phase("r"), f.end_of("r", "a")), (RunPhase::Succeeded, Some(NodeEnd::Ok)));
+}
+
+#[test]
 fn many_nodes_are_assigned_in_commits_of_at_most_a_hundred() {
     let mut f = Fixture::new();
     let names: Vec<String> = (0..1000).map(|at| format!("n{at:04}")).collect();

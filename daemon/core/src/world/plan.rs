@@ -19,7 +19,7 @@ pub struct Plan {
     pub snapshot: Arc<Snapshot>,
     /// Node uid to index.
     index: BTreeMap<String, u32>,
-    /// Of each segment: which nodes do it; `None` is every node of the window.
+    /// Of each segment: which nodes do it; `None` is every node of the Run.
     members: Vec<Option<Vec<bool>>>,
     /// Of each segment: the group it is of.
     group_of: Vec<u32>,
@@ -34,13 +34,15 @@ impl Plan {
     pub(super) fn new(hash: String, snapshot: Snapshot) -> Plan {
         let nodes = snapshot.nodes.len();
         let index = snapshot.nodes.iter().enumerate().map(|(at, node)| (node.uid.clone(), at as u32)).collect();
-        let members = snapshot.segments.iter().map(|segment| members(segment, nodes)).collect();
+        let mut members: Vec<_> = snapshot.segments.iter().map(|segment| members(segment, nodes)).collect();
         let mut group_of = vec![0; snapshot.segments.len()];
         for (at, group) in snapshot.groups.iter().enumerate() {
-            for segment in segments_of(group) {
-                if let Some(slot) = group_of.get_mut(segment as usize) {
-                    *slot = at as u32;
-                }
+            let own = (segments_of(group).start as usize).min(members.len());
+            let end = (segments_of(group).end as usize).clamp(own, members.len());
+            let for_some = some_of(group.windows.iter().flat_map(|window| &window.nodes), nodes);
+            for (group_of, members) in group_of[own..end].iter_mut().zip(&mut members[own..end]) {
+                *group_of = at as u32;
+                *members = members.take().or_else(|| for_some.clone());
             }
         }
         let queues = !snapshot.concurrent && !reads_only(&snapshot);
@@ -98,7 +100,7 @@ impl Plan {
         self.group_of.get(segment as usize).copied().unwrap_or_default()
     }
 
-    /// Whether a node of the window takes part in the segment.
+    /// Whether a node takes part in the segment: it is in a window of its group, and the segment is for it.
     pub fn does(&self, segment: u32, node: u32) -> bool {
         match self.members.get(segment as usize) {
             Some(Some(members)) => members.get(node as usize).copied().unwrap_or_default(),
@@ -170,10 +172,21 @@ fn members(segment: &Segment, nodes: usize) -> Option<Vec<bool>> {
         return None;
     }
     let mut members = vec![false; nodes];
-    for &node in &segment.nodes {
+    mark(&mut members, &segment.nodes);
+    Some(members)
+}
+
+/// Which nodes these are; `None` if they are all.
+fn some_of<'n>(these: impl IntoIterator<Item = &'n u32>, nodes: usize) -> Option<Vec<bool>> {
+    let mut some = vec![false; nodes];
+    mark(&mut some, these);
+    some.contains(&false).then_some(some)
+}
+
+fn mark<'n>(members: &mut [bool], nodes: impl IntoIterator<Item = &'n u32>) {
+    for &node in nodes {
         if let Some(slot) = members.get_mut(node as usize) {
             *slot = true;
         }
     }
-    Some(members)
 }
