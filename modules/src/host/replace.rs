@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -145,7 +145,7 @@ impl Host {
     /// Gives a file that is written its owner and mode; the content of `new` is not looked at.
     pub(crate) fn finish_beside(
         &self,
-        temporary: Temporary,
+        mut temporary: Temporary,
         place: &Place,
         replaces: bool,
         new: &Replacement<'_>,
@@ -159,6 +159,10 @@ impl Host {
         rustix::fs::fchmod(fd, Mode::from_raw_mode(new.mode)).map_err(failed)?;
         if replaces && self.durability(&place.dir) == Durability::Synced {
             rustix::fs::fsync(fd).map_err(failed)?;
+        }
+        // A program may be run to validate itself, which the kernel refuses while it is open for writing.
+        if new.mode & 0o111 != 0 {
+            temporary.fd = temporary.fd.take().map(for_reading);
         }
         Ok(temporary)
     }
@@ -259,6 +263,12 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// The same file, open for reading only. As it is if that cannot be had: without /proc, or if its mode forbids it.
+pub(super) fn for_reading(fd: OwnedFd) -> OwnedFd {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap_or(fd)
 }
 
 pub(super) fn chown(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> rustix::io::Result<()> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::replace::for_reading;
 use super::{Dir, HostError, reopen};
 
 /// Files kept open to be synced one by one. With more on one device, one sync of the whole file system is cheaper, and
@@ -79,7 +80,8 @@ impl Unsynced {
                 return;
             }
         }
-        self.files.push((device, fd));
+        // Until the sync a command may want to run the file, which the kernel refuses while it is open for writing.
+        self.files.push((device, for_reading(fd)));
     }
 
     pub(super) fn add_dir(&mut self, dir: &Arc<Dir>) {

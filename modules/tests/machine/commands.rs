@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use lockstep_apis::v1alpha::Value;
-use lockstep_modules::{Outcome, Stream};
+use lockstep_modules::{Outcome, Stream, VALIDATED_FILE};
 
 use crate::stage::{Stage, assert_changed, assert_failed, assert_ok, list, text};
 
@@ -343,4 +343,24 @@ fn what_a_command_moved_is_seen_by_the_next_file() {
     assert_changed(&stage.shell(&line));
     assert_changed(&stage.manage("dir/a", "x"));
     assert_eq!(stage.read("dir/a"), "x");
+}
+
+#[test]
+fn a_program_that_a_file_task_placed_can_be_run_before_the_sync() {
+    let mut stage = Stage::new();
+    let path = stage.path("program");
+    let validate = Value::map([("argv", list(&[VALIDATED_FILE, "--check"]))]);
+    let parameters = [
+        ("path", path.as_str().into()),
+        ("content", "#!/bin/sh\necho \"run $1\"\n".into()),
+        ("mode", "0755".into()),
+        ("validate", validate),
+    ];
+    assert_changed(&stage.perform("file.managed", parameters));
+    assert_eq!(text(&stage.run(&[&path, "now"]), "stdout"), "run now");
+    let other = stage.path("other");
+    let parameters = [("path", other.as_str().into()), ("content", "#!/bin/sh\necho other\n".into())];
+    assert_changed(&stage.perform("file.managed", parameters));
+    assert_changed(&stage.run(&["chmod", "+x", &other]));
+    assert_eq!(text(&stage.run(&[&other]), "stdout"), "other");
 }
