@@ -82,6 +82,9 @@ fn all_unknown_names_are_told(rig: &Rig) -> Result<()> {
         let task = format!("package.installed: {{names: [demo, nope, tool=9, nada], backend: {backend}}}");
         rig.host.fails(&task, &["UnknownPackage", "nope", "tool=9", "nada"])?;
     }
+    let checked = rig.host.run("package.installed: nope", &["--check"])?;
+    let told = checked.text.contains("1 not predictable") && checked.text.contains("reads the package lists anew");
+    ensure!(checked.code == Some(0) && told, "the run may find it in newer lists: {checked:?}");
     rig.host.fails("package.installed: {names: [demo, demo=1.0]}", &["InvalidParameters", "twice"])?;
     Ok(())
 }

@@ -108,6 +108,7 @@ fn texts(scope: &Scope<'_>) -> Result<Vec<String>, Done> {
 struct Attempt<'t> {
     task: &'t Task,
     stop: Stop<'t>,
+    /// The package lists were read; in a check: would have been.
     refreshed: bool,
 }
 
@@ -159,6 +160,9 @@ impl Attempt<'_> {
         // Of the others the database said that there is something to do, whatever a back end makes of it.
         let is_told_by_backend = matches!(self.task.goal, Goal::Latest(_) | Goal::Upgraded);
         if is_told_by_backend && prepared.lines.is_empty() {
+            if scope.check && self.refreshed {
+                return Err(unread(""));
+            }
             return Ok(Done::new(Outcome::Ok, "", []));
         }
         if scope.check {
@@ -201,6 +205,7 @@ impl Attempt<'_> {
                 self.refresh(uses_packagekit, scope)?;
                 self.prepare_once(job, uses_packagekit, scope)
             }
+            Err(fault @ Fault::Unknown { .. }) if scope.check => Err(unread(&format!(": {fault}"))),
             prepared => prepared,
         }
     }
@@ -210,10 +215,13 @@ impl Attempt<'_> {
     }
 
     fn refresh(&mut self, uses_packagekit: bool, scope: &mut Scope<'_>) -> Result<(), Fault> {
-        if self.refreshed || scope.check {
+        if self.refreshed {
             return Ok(());
         }
         self.refreshed = true;
+        if scope.check {
+            return Ok(());
+        }
         if uses_packagekit { packagekit::refresh(&self.stop, scope) } else { apt::refresh(&self.stop, scope) }
     }
 
@@ -268,6 +276,12 @@ impl Attempt<'_> {
             }
         }
     }
+}
+
+/// The run reads package lists that a check leaves alone.
+fn unread(more: &str) -> Fault {
+    let text = format!("the run reads the package lists anew first, a check does not{more}");
+    Fault::Ended(Done::new(Outcome::Unpredicted, text, []))
 }
 
 fn listed(broken: &[String]) -> String {
