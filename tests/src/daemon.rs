@@ -1,7 +1,7 @@
 //! A real `lockstepd` of this build, on loopback, in a folder of its own. It ends with its value.
 
 use crate::etcd::EtcdCluster;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use lockstep_apis::v1alpha::StatusRequest;
 use lockstep_grpc::{
     channel::{self, ClientIdentity},
@@ -114,6 +114,25 @@ impl Daemon {
         let context: Value = (&found).into();
         let part = |name: &str| context[name].as_str().with_context(|| format!("the context has no {name}"));
         Ok(ClientIdentity::from_pem(part("ca")?, part("chain")?, part("key")?)?)
+    }
+
+    /// Waits until it answers its admin; not from within a runtime.
+    pub fn wait_until_it_answers(&self) -> Result<()> {
+        lockstep_daemon::identity::install_provider();
+        tokio::runtime::Runtime::new()?.block_on(self.admin()).map(drop)
+    }
+
+    /// The admin's tool with these arguments; all that it said, if it ended well.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<String> {
+        let done = Command::new(program("lockstep")?)
+            .arg("--context")
+            .arg(self.folder.path().join("context.yaml"))
+            .args(arguments)
+            .output()
+            .context("lockstep")?;
+        let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        ensure!(done.status.success(), "lockstep {arguments:?}: {said}");
+        Ok(said)
     }
 
     /// A channel of the admin, once the server answers on it.

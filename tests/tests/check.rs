@@ -1,12 +1,11 @@
 //! `run --check` over the cluster: says what a run then does, and leaves no trace on the node.
 
-use anyhow::{Context, Result, ensure};
-use lockstep_tests::daemon::{Daemon, program};
+use anyhow::{Result, ensure};
+use lockstep_tests::daemon::Daemon;
 use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 const BOOK: &str = r#"
@@ -29,15 +28,12 @@ spec:
 fn a_check_says_what_the_run_then_does_and_changes_nothing() -> Result<()> {
     let daemon = Daemon::init("c1", &[])?;
     let folder = daemon.folder().to_owned();
-    tokio::runtime::Runtime::new()?.block_on(async {
-        lockstep_daemon::identity::install_provider();
-        daemon.admin().await
-    })?;
+    daemon.wait_until_it_answers()?;
     fs::create_dir_all(folder.join("root/old/deep"))?;
     fs::create_dir(folder.join("root/etc"))?;
     fs::write(folder.join("book.yaml"), BOOK)?;
     fs::write(folder.join("conf.hbs"), "port {{vars.port}}\n")?;
-    let ctl = |arguments: &[&str]| lockstep(&folder, arguments);
+    let ctl = |arguments: &[&str]| daemon.ctl(arguments);
     ctl(&["apply", "-f", &folder.join("book.yaml").display().to_string()])?;
 
     let before = tree(&folder.join("root"))?;
@@ -87,16 +83,4 @@ fn tree(folder: &Path) -> Result<Vec<Seen>> {
         }
     }
     Ok(found)
-}
-
-fn lockstep(folder: &Path, arguments: &[&str]) -> Result<String> {
-    let done = Command::new(program("lockstep")?)
-        .arg("--context")
-        .arg(folder.join("context.yaml"))
-        .args(arguments)
-        .output()
-        .context("lockstep")?;
-    let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    ensure!(done.status.success(), "lockstep {arguments:?}: {said}");
-    Ok(said)
 }

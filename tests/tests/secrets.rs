@@ -1,11 +1,10 @@
 //! A secret that a task makes reaches the task that refers to it, and nothing else: not the store, not a log.
 
-use anyhow::{Context, Result, ensure};
-use lockstep_tests::daemon::{Daemon, program};
+use anyhow::{Result, ensure};
+use lockstep_tests::daemon::Daemon;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 /// Looks like nothing else on this machine.
@@ -35,11 +34,8 @@ fn a_registered_secret_is_sealed_in_the_store_and_masked_in_output() -> Result<(
     let canary_file = folder.join("canary");
     fs::write(&canary_file, CANARY)?;
     fs::write(folder.join("book.yaml"), BOOK.replace("CANARY_FILE", &canary_file.display().to_string()))?;
-    tokio::runtime::Runtime::new()?.block_on(async {
-        lockstep_daemon::identity::install_provider();
-        daemon.admin().await
-    })?;
-    let ctl = |arguments: &[&str]| lockstep(&folder, arguments);
+    daemon.wait_until_it_answers()?;
+    let ctl = |arguments: &[&str]| daemon.ctl(arguments);
     let book = folder.join("book.yaml").display().to_string();
     ctl(&["apply", "-f", &book])?;
     let said = ctl(&["run", "secret", "--name", "once", "--wait"])?;
@@ -89,16 +85,4 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(found)
-}
-
-fn lockstep(folder: &Path, arguments: &[&str]) -> Result<String> {
-    let done = Command::new(program("lockstep")?)
-        .arg("--context")
-        .arg(folder.join("context.yaml"))
-        .args(arguments)
-        .output()
-        .context("lockstep")?;
-    let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    ensure!(done.status.success(), "lockstep {arguments:?}: {said}");
-    Ok(said)
 }

@@ -1,8 +1,8 @@
 //! Variables of objects over a real daemon: who wins, what is refused, and that a Run keeps what it was admitted with.
 
 use anyhow::{Context, Result, ensure};
-use lockstep_tests::daemon::{Daemon, program};
-use std::{fs, path::Path, process::Command};
+use lockstep_tests::daemon::Daemon;
+use std::fs;
 
 const OBJECTS: &str = r#"
 metadata: {apiVersion: v1alpha, kind: Variables, name: all, namespace: default}
@@ -38,11 +38,8 @@ spec: {targets: {all: true}, static: {tls: {min: "1.0"}}}
 fn variables_win_by_the_table_and_ties_are_refused() -> Result<()> {
     let daemon = Daemon::init("v1", &[])?;
     let folder = daemon.folder().to_owned();
-    tokio::runtime::Runtime::new()?.block_on(async {
-        lockstep_daemon::identity::install_provider();
-        daemon.admin().await
-    })?;
-    let ctl = |arguments: &[&str]| lockstep(&folder, arguments);
+    daemon.wait_until_it_answers()?;
+    let ctl = |arguments: &[&str]| daemon.ctl(arguments);
     let file = |name: &str, text: &str| -> Result<String> {
         fs::write(folder.join(name), text)?;
         Ok(folder.join(name).display().to_string())
@@ -69,16 +66,4 @@ fn variables_win_by_the_table_and_ties_are_refused() -> Result<()> {
     let columns = ctl(&["get", "variables"])?;
     ensure!(columns.contains("every node") && columns.contains("from port tls"), "{columns}");
     Ok(())
-}
-
-fn lockstep(folder: &Path, arguments: &[&str]) -> Result<String> {
-    let done = Command::new(program("lockstep")?)
-        .arg("--context")
-        .arg(folder.join("context.yaml"))
-        .args(arguments)
-        .output()
-        .context("lockstep")?;
-    let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    ensure!(done.status.success(), "lockstep {arguments:?}: {said}");
-    Ok(said)
 }

@@ -49,10 +49,7 @@ impl Shell {
     }
 
     fn over(daemon: Daemon) -> Result<Shell> {
-        tokio::runtime::Runtime::new()?.block_on(async {
-            lockstep_daemon::identity::install_provider();
-            daemon.admin().await
-        })?;
+        daemon.wait_until_it_answers()?;
         let shell = Shell { daemon };
         shell.until(&["get", "node", "s1", "-o", "jsonpath={.status.liveness}"], |said| said.out == "Ready\n")?;
         Ok(shell)
