@@ -26,8 +26,9 @@ pub(crate) fn run_nodes(nodes: &[RunNode]) -> String {
         for task in &node.tasks {
             let report = task.report.clone().unwrap_or_default();
             let by = if task.delegate.is_empty() { String::new() } else { format!(" on {}", task.delegate) };
-            let _ =
-                writeln!(out, "    {:<11} {:>9}  {}{by}{}", outcome(&report), took(&report), task.id, tail(&report));
+            // A health gate has a name only.
+            let id = if task.id.is_empty() { &task.name } else { &task.id };
+            let _ = writeln!(out, "    {:<11} {:>9}  {id}{by}{}", outcome(&report), took(&report), tail(&report));
         }
     }
     out
