@@ -112,6 +112,11 @@ pub fn make_package(folder: &Path, name: &str, version: &str, depends: &str, pos
     script_on(folder, "mkdeb", &[name, version, depends], postinst)
 }
 
+/// Puts real packages of Debian into the folder, with all that they need beyond the hosts' tree.
+pub fn fetch_packages(folder: &Path, names: &[&str]) -> Result<()> {
+    script_on(folder, "fetch", names, "")
+}
+
 /// Makes the folder a repository of the packages in it; to be done again after each change.
 pub fn index_packages(folder: &Path) -> Result<()> {
     script_on(folder, "repo", &[], "")

@@ -10,3 +10,4 @@ pub mod local;
 pub mod process;
 pub mod rig;
 pub mod simulation;
+pub mod told;

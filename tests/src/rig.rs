@@ -23,12 +23,19 @@ pub struct Rig {
     /// The hosts.
     pub lab: Lab,
     shared: tempfile::TempDir,
+    nodes: u32,
 }
 
 impl Rig {
     /// Boots the hosts and returns when all nodes are ready. `lab` names them, `subnet` is their network's first three
     /// octets; `packages` is a folder of `.deb` files that is their only package source.
     pub fn up(lab: &str, subnet: &str, packages: Option<&Path>) -> Result<Rig> {
+        Rig::up_with_agents(lab, subnet, packages, 0)
+    }
+
+    /// The same with further hosts, `h4` and so on, that are nodes only.
+    pub fn up_with_agents(lab: &str, subnet: &str, packages: Option<&Path>, agents: u32) -> Result<Rig> {
+        let nodes = 3 + agents;
         let shared = tempfile::tempdir()?;
         let addresses = [1, 2, 3].map(|n| format!("{subnet}.{n}"));
         etcd::write_certificates(shared.path(), &addresses.each_ref().map(String::as_str))?;
@@ -39,8 +46,8 @@ impl Rig {
             format!("{}:/usr/local/bin/etcd:ro", etcd.display()),
             format!("{}:/shared", shared.path().display()),
         ];
-        let lab = Lab::up(3, &LabOptions { name: lab, subnet, binds: &binds, packages })?;
-        let rig = Rig { lab, shared };
+        let lab = Lab::up(nodes, &LabOptions { name: lab, subnet, binds: &binds, packages })?;
+        let rig = Rig { lab, shared, nodes };
         rig.start_etcd()?;
         rig.start_daemons()?;
         Ok(rig)
@@ -107,19 +114,30 @@ impl Rig {
         while let Err(error) = self.ctl(&["status"]) {
             ensure!(Instant::now() < deadline, "the first server does not answer: {error:#}");
         }
-        for n in 2..=3 {
-            let host = format!("h{n}");
-            let token = self.ctl(&["token", "create", "--node", &host, "--server"])?;
-            let mut join = daemon("join", &host, &format!("{}:7400", self.lab.address(n)));
-            join.extend([token.trim().into(), "--server".into(), "--server-address".into(), first.clone()]);
-            self.exec(&host, &join)?;
-            self.start_daemon(&host)?;
+        for n in 2..=self.nodes {
+            self.join(n, &first)?;
         }
         let deadline = Instant::now() + PATIENCE;
-        while !self.ctl(&["status"]).is_ok_and(|text| text.contains("3 of 3 ready")) {
+        while !self.ctl(&["status"]).is_ok_and(|text| self.all_are_ready(&text)) {
             ensure!(Instant::now() < deadline, "the nodes do not become ready");
         }
         Ok(())
+    }
+
+    /// Joins host `n`, as a server if it has an etcd member.
+    fn join(&self, n: u32, first: &str) -> Result<()> {
+        let host = format!("h{n}");
+        let server: &[&str] = if HOSTS.contains(&host.as_str()) { &["--server"] } else { &[] };
+        let token = self.ctl(&[&["token", "create", "--node", &host], server].concat())?;
+        let mut join = daemon("join", &host, &format!("{}:7400", self.lab.address(n)));
+        join.extend([token.trim().to_owned(), "--server-address".to_owned(), first.to_owned()]);
+        join.extend(server.iter().map(|&flag| flag.to_owned()));
+        self.exec(&host, &join)?;
+        self.start_daemon(&host)
+    }
+
+    fn all_are_ready(&self, status: &str) -> bool {
+        status.contains(&format!("{0} of {0} ready", self.nodes))
     }
 
     /// Starts a host's daemon, as a unit of systemd that is restarted when it dies.
@@ -130,8 +148,7 @@ impl Rig {
     /// Waits until a former fault is over: every node ready, and somebody leads.
     pub fn settle(&self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        while !self.ctl(&["status"]).is_ok_and(|text| text.contains("3 of 3 ready") && !text.contains("leader   none"))
-        {
+        while !self.ctl(&["status"]).is_ok_and(|text| self.all_are_ready(&text) && !text.contains("leader   none")) {
             ensure!(Instant::now() < deadline, "the cluster does not come back");
         }
         Ok(())

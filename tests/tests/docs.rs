@@ -7,6 +7,7 @@ use lockstep_apis::{
 };
 use lockstep_core::check;
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -100,6 +101,20 @@ fn every_page_is_in_the_book() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn every_example_is_a_page_with_all_its_files() -> Result<()> {
+    for example in fs::read_dir(project().join("examples"))? {
+        let example = example?.path();
+        let name = example.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let page = fs::read_to_string(project().join(format!("docs/examples/{name}.md"))).context(name.clone())?;
+        for file in fs::read_dir(&example)? {
+            let include = format!("{{{{#include ../../examples/{name}/{}}}}}", file?.file_name().to_string_lossy());
+            ensure!(page.contains(&include), "docs/examples/{name}.md has no {include}");
+        }
+    }
+    Ok(())
+}
+
 /// The objects in a page: blocks of YAML that begin with `metadata:`, with the line they begin at.
 fn objects(text: &str) -> Vec<(usize, String)> {
     let mut objects = Vec::new();
@@ -145,4 +160,43 @@ fn checked(object: &Object) -> Vec<Violation> {
         Some(object::Kind::TaskBook(book)) => check::book(book),
         _ => Vec::new(),
     }
+}
+
+/// Names of tests in the project's sources below `folder`.
+fn tests_below(folder: &Path, found: &mut BTreeSet<String>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            tests_below(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path)?;
+            // Behind the attribute of a test stand, at most, others; then its name.
+            let tests = text.split("#[test]").skip(1).chain(text.split("#[tokio::test").skip(1));
+            let names = tests.filter_map(|rest| rest.split_once("fn ")?.1.split('(').next());
+            found.extend(names.map(str::to_owned));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_promise_has_tests_that_exist() -> Result<()> {
+    let page = fs::read_to_string(project().join("docs/promises.md"))?;
+    let mut tests = BTreeSet::new();
+    tests_below(&project(), &mut tests)?;
+    // A promise is the line of an item, and the next line names its tests.
+    let lines: Vec<&str> = page.lines().collect();
+    let items = lines.windows(2).filter_map(|pair| Some((pair[0].strip_prefix("- ")?, pair[1])));
+    let (mut promises, mut wrong) = (0, Vec::new());
+    for (promise, named) in items {
+        promises += 1;
+        let names: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        wrong.extend(names.is_empty().then(|| format!("{promise}: has no test")));
+        let missing = names.iter().filter(|name| !tests.contains(**name));
+        wrong.extend(missing.map(|name| format!("{promise}: there is no test {name}")));
+    }
+    ensure!(promises > 20, "only {promises} promises were found");
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
 }

@@ -86,31 +86,6 @@ fn book_converges_and_then_changes_nothing() {
 }
 
 #[test]
-fn examples_that_need_no_cluster_converge() {
-    for name in ["02-first-file", "03-edits"] {
-        let root = tempfile::tempdir().unwrap();
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name).join("book.yaml");
-        let objects = manifest::decode("book.yaml", &fs::read(path).unwrap(), None).unwrap();
-        let Some(Kind::TaskBook(example)) = objects.into_iter().next().unwrap().kind else {
-            panic!("{name} is no book")
-        };
-        let example = |check: bool| done(root.path(), WEB, |run| (run.book, run.check) = (example.clone(), check));
-        let told = example(true);
-        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0, "the check of {name} wrote something");
-        assert!(!told.outcomes.contains(&Outcome::Failed), "{name}: {:?}", told.messages);
-        let first = example(false);
-        assert!(
-            first.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Ok | Outcome::Changed)),
-            "{:?}",
-            first.messages
-        );
-        assert!(first.outcomes.contains(&Outcome::Changed));
-        let second = example(false);
-        assert!(second.outcomes.iter().all(|outcome| *outcome == Outcome::Ok), "{name}: {:?}", second.messages);
-    }
-}
-
-#[test]
 fn set_wins_over_the_books_variables() {
     let root = tempfile::tempdir().unwrap();
     let seen = done(root.path(), WEB, |run| _ = run.set.insert("port".into(), Value::from(9)));
