@@ -8,19 +8,31 @@ use crate::module::Refusal;
 use crate::tree::{Entry, Kind, plain_parts, stays_inside, unsafe_entry};
 
 /// Entries of one archive at most.
-const ENTRIES: usize = 200_000;
+pub(super) const ENTRIES: usize = 200_000;
 
 /// Longest long name or extended header, in bytes: they are held in memory.
 const HEADER_BYTES: u64 = 1 << 20;
 
 /// The fault of an archive that cannot be read.
 pub(super) fn broken(source: &str, error: &std::io::Error) -> Refusal {
-    Refusal::Module { reason: "BrokenArchive", message: format!("{source} cannot be read as a tar archive: {error}") }
+    Refusal::Module { reason: "BrokenArchive", message: format!("{source} cannot be read as an archive: {error}") }
+}
+
+/// The fault of an archive that is more than it may be.
+pub(super) fn too_large(source: &str, what: impl std::fmt::Display) -> Refusal {
+    Refusal::Module { reason: "ArchiveTooLarge", message: format!("{source} {what}") }
+}
+
+/// Where an entry of that name goes, below the destination; `None`: it is left out.
+pub(super) fn placed(name: &str, strip: usize) -> Result<Option<String>, Refusal> {
+    let parts =
+        plain_parts(name).ok_or_else(|| unsafe_entry(format!("the entry {name:?} leads out of the archive")))?;
+    Ok((parts.len() > strip).then(|| parts[strip..].join("/")))
 }
 
 /// Reads all headers once and holds them to the limits, before anything is held in memory.
 pub(super) fn check_limits(source: &str, reader: impl Read, max_bytes: u64) -> Result<(), Refusal> {
-    let too_large = |what: String| Refusal::Module { reason: "ArchiveTooLarge", message: format!("{source} {what}") };
+    let too_large = |what: String| too_large(source, what);
     // A blank archive may go on for ever: all of it counts, not only what has a header.
     let limit = max_bytes.saturating_add((ENTRIES as u64) * 2048);
     let mut archive = tar::Archive::new(reader.take(limit));
@@ -54,12 +66,7 @@ pub(super) fn read<R: Read>(entry: &tar::Entry<'_, R>, strip: usize) -> Result<O
     if entry.header().entry_type() == EntryType::XGlobalHeader {
         return Ok(None);
     }
-    let parts =
-        plain_parts(&name).ok_or_else(|| unsafe_entry(format!("the entry {name:?} leads out of the archive")))?;
-    if parts.len() <= strip {
-        return Ok(None);
-    }
-    let parts = &parts[strip..];
+    let Some(path) = placed(&name, strip)? else { return Ok(None) };
     let mode =
         entry.header().mode().map_err(|error| unsafe_entry(format!("the entry {name:?} has no mode: {error}")))?;
     let kind = match entry.header().entry_type() {
@@ -68,7 +75,7 @@ pub(super) fn read<R: Read>(entry: &tar::Entry<'_, R>, strip: usize) -> Result<O
         EntryType::Symlink => {
             let target = entry.link_name_bytes().and_then(|target| String::from_utf8(target.into_owned()).ok());
             let target = target.unwrap_or_default();
-            if !stays_inside(&target, parts.len() - 1) {
+            if !stays_inside(&target, path.matches('/').count()) {
                 return Err(unsafe_entry(format!("the link {name:?} leads out of the archive, to {target:?}")));
             }
             Kind::Link { target }
@@ -90,5 +97,5 @@ pub(super) fn read<R: Read>(entry: &tar::Entry<'_, R>, strip: usize) -> Result<O
         Kind::Directory => mode & 0o755 | 0o700,
         _ => mode & 0o755,
     };
-    Ok(Some(Entry { path: parts.join("/"), mode, kind }))
+    Ok(Some(Entry { path, mode, kind }))
 }

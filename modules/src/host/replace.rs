@@ -93,17 +93,26 @@ impl Host {
         new: &Replacement<'_>,
         content: &mut dyn Read,
     ) -> Result<Temporary, HostError> {
-        let mut buffer = vec![0; 64 << 10];
-        self.fill_beside(place, replaced, new, &mut |fd| {
+        let (mut buffer, mut cause) = (vec![0; 64 << 10], None);
+        let poured = self.fill_beside(place, replaced, new, &mut |fd| {
             loop {
                 match content.read(&mut buffer) {
                     Ok(0) => return Ok(()),
                     Ok(length) => write_all(fd, &buffer[..length])?,
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)),
+                    Err(error) => {
+                        cause = Some(error);
+                        return Err(Errno::IO);
+                    }
                 }
             }
-        })
+        });
+        match cause {
+            Some(source) => {
+                Err(HostError::Failed { operation: "read what goes to", path: place.path.clone(), source })
+            }
+            None => poured,
+        }
     }
 
     fn fill_beside(

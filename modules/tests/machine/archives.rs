@@ -39,6 +39,29 @@ pub(crate) fn zipped(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let mut writer = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(0)).unwrap();
+    writer.write_all(bytes).unwrap();
+    writer.finish().unwrap()
+}
+
+/// A zip of entries with these names, modes and contents; of links, the target.
+fn zip(entries: &[(&str, u32, &[u8])]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, mode, content) in entries {
+        let options = zip::write::SimpleFileOptions::default().unix_permissions(mode & 0o7777);
+        match mode & 0o170_000 {
+            0o040_000 => writer.add_directory(*name, options).unwrap(),
+            0o120_000 => writer.add_symlink(*name, std::str::from_utf8(content).unwrap(), options).unwrap(),
+            _ => {
+                writer.start_file(*name, options).unwrap();
+                writer.write_all(content).unwrap();
+            }
+        }
+    }
+    writer.finish().unwrap().into_inner()
+}
+
 /// A program with a directory, a link and a long name.
 fn program() -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
@@ -61,10 +84,10 @@ fn unpack(stage: &mut Stage, more: &[(&'static str, Value)]) -> Done {
 
 #[test]
 fn an_archive_is_unpacked_once_and_what_was_changed_is_put_right() {
-    for zips in [false, true] {
+    for pack in [|bytes: &[u8]| bytes.to_vec(), zipped, xz] {
         let mut stage = Stage::rooted();
         stage.diff = true;
-        let bytes = if zips { zipped(&program()) } else { program() };
+        let bytes = pack(&program());
         fs::write(stage.path("a.tar"), bytes).unwrap();
         let more = [("strip", 1.into()), ("owner", 7.into())];
         stage.check = true;
@@ -152,8 +175,13 @@ fn bombs_and_what_is_no_archive_are_named_before_anything_is_written() {
     for (bytes, reason) in [
         (zipped(&file(&vec![0; 5 << 20])), "ArchiveTooLarge"),
         (huge_name.into_inner().unwrap(), "ArchiveTooLarge"),
-        (b"\xfd7zXZ\0rest".to_vec(), "UnknownFormat"),
-        (b"PK\x03\x04rest".to_vec(), "UnknownFormat"),
+        (b"\xfd7zXZ\0rest".to_vec(), "BrokenArchive"),
+        (b"PK\x03\x04rest".to_vec(), "BrokenArchive"),
+        (b"BZh91AY&SY".to_vec(), "UnknownFormat"),
+        (b"\x28\xb5\x2f\xfdrest".to_vec(), "UnknownFormat"),
+        (xz(&file(&vec![0; 5 << 20])), "ArchiveTooLarge"),
+        (zip(&[("file", 0o100_644, &[0; 5 << 20])]), "ArchiveTooLarge"),
+        (xz(&file(&[b'x'; 10_000]))[..80].to_vec(), "BrokenArchive"),
         (b"no archive at all, but long enough to be a header ".repeat(20), "BrokenArchive"),
         (cut[..cut.len() / 2].to_vec(), "BrokenArchive"),
         (Vec::new(), "EmptyArchive"),
@@ -172,4 +200,83 @@ fn bombs_and_what_is_no_archive_are_named_before_anything_is_written() {
     assert_failed(&unpack(&mut stage, &[]), "FileMissing");
     stage.check = true;
     assert_eq!(unpack(&mut stage, &[]).outcome, Outcome::Unpredicted);
+}
+
+#[test]
+fn a_zip_is_unpacked_once_and_what_was_changed_is_put_right() {
+    let mut stage = Stage::rooted();
+    stage.diff = true;
+    let bytes = zip(&[
+        ("app-1.0/", 0o040_750, b""),
+        ("app-1.0/bin/app", 0o104_755, b"#!/bin/sh\n"),
+        ("app-1.0/bin/latest", 0o120_777, b"app"),
+        ("app-1.0/etc/app.conf", 0o100_600, &[b'x'; 200_000]),
+        ("app-1.0/\u{fc}", 0o100_644, b"y"),
+    ]);
+    fs::write(stage.path("a.tar"), bytes).unwrap();
+    let more = [("strip", 1.into())];
+    stage.check = true;
+    let told = unpack(&mut stage, &more);
+    assert_changed(&told);
+    assert_eq!(stage.names(), ["a.tar"]);
+    stage.check = false;
+    let done = unpack(&mut stage, &more);
+    assert_eq!((done.message.as_str(), &done.diff), ("4 made", &told.diff));
+    assert_eq!((stage.read("opt/bin/latest"), stage.read("opt/\u{fc}")), ("#!/bin/sh\n".into(), "y".into()));
+    let mode = |stage: &Stage, name: &str| fs::metadata(stage.path(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode(&stage, "opt/bin/app"), mode(&stage, "opt/etc/app.conf")), (0o755, 0o600));
+    let files = ["opt", "opt/bin", "opt/bin/app", "opt/bin/latest", "opt/etc/app.conf"];
+    let before = files.map(|file| trace(stage.path(file)));
+    assert_ok(&unpack(&mut stage, &more));
+    assert_eq!(before, files.map(|file| trace(stage.path(file))));
+    fs::write(stage.path("opt/bin/app"), "#!/bin/no\n").unwrap();
+    fs::remove_file(stage.path("opt/bin/latest")).unwrap();
+    assert_eq!(unpack(&mut stage, &more).message, "1 made, 1 replaced");
+    assert_ok(&unpack(&mut stage, &more));
+}
+
+#[test]
+fn nothing_is_unpacked_of_a_zip_that_is_not_safe() {
+    let first = ("good", 0o100_644, &b"x"[..]);
+    let mut encrypted = zip(&[first]);
+    // The flag is in the header and in the directory.
+    for begin in [&b"PK\x03\x04"[..], b"PK\x01\x02"] {
+        let at = encrypted.windows(4).position(|four| four == begin).unwrap();
+        encrypted[at + if begin[2] == 3 { 6 } else { 8 }] |= 1;
+    }
+    // The second entry's header is said to be where the first one's is.
+    let mut shared = zip(&[("good", 0o100_644, &[b'x'; 100]), ("evil", 0o100_644, &[b'x'; 100])]);
+    let at = shared.windows(4).rposition(|four| four == b"PK\x01\x02").unwrap();
+    shared[at + 42..at + 46].fill(0);
+    // It says that it holds one byte.
+    let mut longer = zip(&[("good", 0o100_644, &[b'x'; 5000])]);
+    for (begin, offset) in [(&b"PK\x03\x04"[..], 22), (b"PK\x01\x02", 24)] {
+        let at = longer.windows(4).position(|four| four == begin).unwrap();
+        longer[at + offset..at + offset + 4].copy_from_slice(&1u32.to_le_bytes());
+    }
+    let mut twice = zip(&[("good", 0o100_644, b"x"), ("evil", 0o100_644, b"y")]);
+    for at in (0..twice.len() - 4).filter(|at| twice[*at..].starts_with(b"evil")).collect::<Vec<_>>() {
+        twice[at..at + 4].copy_from_slice(b"good");
+    }
+    for (bytes, reasons) in [
+        (zip(&[first, ("../evil", 0o100_644, b"x")]), &["UnsafeEntry"][..]),
+        (zip(&[first, ("/evil", 0o100_644, b"x")]), &["UnsafeEntry"]),
+        (zip(&[first, ("evil", 0o120_777, b"/etc")]), &["UnsafeEntry"]),
+        (zip(&[first, ("evil", 0o120_777, b"../..")]), &["UnsafeEntry"]),
+        (zip(&[("evil", 0o120_777, b"good"), ("evil/x", 0o100_644, b"x")]), &["UnsafeEntry"]),
+        (encrypted, &["UnknownFormat"]),
+        (shared, &["UnsafeEntry", "BrokenArchive"]),
+        (longer, &["BrokenArchive", "Failed"]),
+        (twice, &["UnsafeEntry"]),
+        (zip(&[]), &["EmptyArchive"]),
+    ] {
+        let mut stage = Stage::rooted();
+        fs::create_dir(stage.path("opt")).unwrap();
+        fs::write(stage.path("a.tar"), bytes).unwrap();
+        let done = unpack(&mut stage, &[]);
+        let reason = done.result.get("reason").and_then(Value::as_text).unwrap_or_default();
+        assert!(done.outcome == Outcome::Failed && reasons.contains(&reason), "{reasons:?}: {}", done.message);
+        assert_eq!(stage.names(), ["a.tar", "opt"]);
+        assert!(crate::stage::names(&stage.dir.path().join("opt")).is_empty(), "{reasons:?}: {}", done.message);
+    }
 }
