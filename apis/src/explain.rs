@@ -229,11 +229,18 @@ fn number(bound: Option<i64>) -> Option<String> {
 fn message_notes(message: &Message) -> Vec<String> {
     let rules = &message.rules;
     let mut notes: Vec<String> = kinds::named(&message.name).map(kind_notes).unwrap_or_default();
-    match (rules.reads_only, rules.converges) {
-        (true, _) => notes.push("changes nothing".into()),
-        (false, true) => notes.push("converges: done again, it changes nothing".into()),
-        (false, false) if !rules.action.is_empty() => notes.push("changes the machine each time".into()),
-        _ => {}
+    match () {
+        () if rules.action.is_empty() => {}
+        () if rules.reads_only => notes.push("changes nothing".into()),
+        () if rules.converges => notes.push("converges: done again, it changes nothing".into()),
+        () if rules.repeatable => notes.push("is Changed each time; one that was cut is begun again".into()),
+        () => match rules.reads_only_with.split_once('=') {
+            Some((field, words)) => notes.push(format!(
+                "changes nothing if {field} is {}, else is Changed each time",
+                words.replace(',', " or ")
+            )),
+            None => notes.push("is Changed each time that it is done".into()),
+        },
     }
     if let Some(field) = message.field(&rules.shorthand) {
         notes.push(format!("`{}` alone may stand for the whole", field.json));

@@ -16,8 +16,10 @@ use crate::{
 pub struct Action {
     /// `file.managed`
     pub name: &'static str,
-    /// May be cut off and started again: the default of `onInterrupt` is Rerun.
+    /// Done again, it changes nothing.
     pub converges: bool,
+    /// May be cut off and started again: the default of `onInterrupt` is Rerun.
+    pub repeatable: bool,
     /// Never changes anything.
     pub reads_only: bool,
     pub(crate) message: &'static descriptor::Message,
@@ -60,6 +62,7 @@ pub fn actions() -> &'static [Action] {
             .map(|message| Action {
                 name: &message.rules.action,
                 converges: message.rules.converges,
+                repeatable: message.rules.converges || message.rules.repeatable,
                 reads_only: message.rules.reads_only,
                 message,
             })

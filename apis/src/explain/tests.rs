@@ -79,3 +79,24 @@ fn the_example_of_an_action_is_a_task_that_is_taken() {
     }
     assert!(shown > 0);
 }
+
+#[test]
+fn a_note_says_what_an_action_does_the_second_time() {
+    let note = |action: &str| topic(action).unwrap().notes[0].clone();
+    assert!(note("file.managed").contains("changes nothing"));
+    assert!(note("service.restarted").contains("each time") && note("service.reloaded").contains("each time"));
+    assert_eq!(note("http.request"), "changes nothing if method is GET or HEAD, else is Changed each time");
+    assert_eq!(note("command.query"), "changes nothing");
+}
+
+#[test]
+fn everything_that_may_be_written_is_explained() {
+    let silent: Vec<String> = pages()
+        .iter()
+        .flat_map(|page| &page.topics)
+        .flat_map(|topic| topic.members.iter().map(move |member| (topic, member)))
+        .filter(|(_, member)| member.text.is_empty())
+        .map(|(topic, member)| format!("{}.{}", topic.path, member.name))
+        .collect();
+    assert!(silent.is_empty(), "the protos have no comment for {}", silent.join(", "));
+}

@@ -108,9 +108,7 @@ impl Host {
             }
         });
         match cause {
-            Some(source) => {
-                Err(HostError::Failed { operation: "read what goes to", path: place.path.clone(), source })
-            }
+            Some(source) => Err(HostError::Failed { operation: "read what goes to", path: place.path.clone(), source }),
             None => poured,
         }
     }

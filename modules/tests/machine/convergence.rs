@@ -30,8 +30,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("package.repository", PACKAGES),
     ("package.upgraded", PACKAGES),
     ("service.disabled", SERVICES),
-    ("service.reloaded", "changes each time"),
-    ("service.restarted", "changes each time"),
     ("service.running", SERVICES),
     ("service.stopped", SERVICES),
 ];

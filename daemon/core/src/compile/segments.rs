@@ -336,7 +336,7 @@ impl Cutting<'_> {
         let on_interrupt = match task.on_interrupt() {
             OnInterrupt::Unspecified
                 if params::action(&task.action)
-                    .is_some_and(|action| action.converges || action.only_reads(task.parameters.as_ref())) =>
+                    .is_some_and(|action| action.repeatable || action.only_reads(task.parameters.as_ref())) =>
             {
                 OnInterrupt::Rerun
             }
