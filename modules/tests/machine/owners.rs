@@ -1,14 +1,10 @@
 //! Directories of other users: names in them are changed as their owner, whom nothing that it swaps meanwhile helps.
 
-use std::fs::{self, OpenOptions, Permissions};
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use lockstep_apis::v1alpha::Value;
-use rustix::process::{Gid, Uid};
+use lockstep_modules::VALIDATED_FILE;
 
 use crate::stage::{Stage, assert_changed, assert_failed, assert_ok, names};
 
@@ -88,64 +84,49 @@ fn what_is_made_is_the_owners_unless_the_book_says_otherwise() {
     assert!(status.contains("Uid:\t0\t0\t0\t0\n"), "root again: {status}");
 }
 
-/// As the user: waits for the temporary files of others in its directory, writes into them, puts links to a file of
-/// root's in their place.
-fn attack(home: &str, victim: &str, over: &AtomicBool, hits: &AtomicU64) {
-    let (uid, gid) = (Uid::from_raw(USER), Gid::from_raw(USER));
-    rustix::thread::set_thread_groups(&[]).unwrap();
-    rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
-    rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
-    let spare = format!("{home}/spare");
-    while !over.load(Ordering::Relaxed) {
-        let found = names(home.as_ref()).into_iter().find(|name| name.starts_with(".lockstep-"));
-        let Some(temporary) = found.map(|name| format!("{home}/{name}")) else { continue };
-        // Each of these may come too late.
-        if let Ok(mut file) = OpenOptions::new().write(true).open(&temporary) {
-            let _ = file.write_all(b"evil");
-        }
-        if hits.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
-            let _ = fs::remove_file(&spare);
-            let _ = symlink(victim, &spare);
-            let _ = fs::rename(&spare, &temporary);
-        }
-    }
-}
+/// What a user may try when a file of ours is complete and has not got its name yet: `$1` is that file, `$2` one of root's
+/// that nobody may change, `$3` a hard link to it.
+const ATTACKS: [&str; 5] = [
+    "(echo evil > \"$1\") 2>/dev/null",
+    "ln -s \"$2\" \"$1.x\" && mv -fT \"$1.x\" \"$1\"",
+    "mv -fT \"$3\" \"$1\"",
+    "rm -f \"$1\"",
+    "rm -f \"$1\"; mkdir \"$1\"",
+];
 
 #[test]
 fn an_owner_who_gets_at_our_temporary_files_changes_nothing_but_its_own() {
     let mut stage = stage(0o755);
-    let (home, victim) = (stage.path("home"), stage.path("victim"));
+    let (conf, victim, linked) = (stage.path("home/conf"), stage.path("victim"), stage.path("home/linked"));
     stage.write("victim", "precious");
     let attributes = |path: &str| {
         let found = fs::metadata(path).unwrap();
         (found.uid(), found.mode(), found.mtime(), found.mtime_nsec())
     };
     let before = attributes(&victim);
-    let (over, hits) = (AtomicBool::new(false), AtomicU64::new(0));
-    let conf = stage.path("home/conf");
-    thread::scope(|scope| {
-        scope.spawn(|| attack(&home, &victim, &over, &hits));
-        let until = Instant::now() + Duration::from_secs(60);
-        let mut round = 0;
-        while hits.load(Ordering::Relaxed) < 300 && Instant::now() < until {
-            round += 1;
-            let text = round.to_string().repeat(100_000);
-            let wanted = [("content", Value::from(text.as_str())), ("mode", "4644".into())];
-            let is_theirs = round % 2 == 0;
-            let parameters = if is_theirs { owned(&conf, &wanted) } else { given(&conf, &wanted) };
-            stage.perform_with("file.managed", &parameters);
-            // What root owns and others may run as root has no byte of the user's.
-            if let Ok(found) = fs::symlink_metadata(&conf)
-                && found.is_file()
-                && found.uid() == 0
-            {
-                assert!(!fs::read(&conf).unwrap().starts_with(b"evil"), "round {round}");
-            }
-            assert_eq!((stage.read("victim"), attributes(&victim)), ("precious".to_owned(), before), "round {round}");
+    for (attack, theirs) in ATTACKS.into_iter().flat_map(|attack| [(attack, true), (attack, false)]) {
+        // Where the kernel protects hard links a user cannot make this one.
+        fs::hard_link(&victim, &linked).unwrap();
+        let user = USER.to_string();
+        let (uid, gid) = (format!("--reuid={user}"), format!("--regid={user}"));
+        let script = format!("{attack}; true");
+        let as_user = ["setpriv", &uid, &gid, "--clear-groups", "sh", "-c", &script, "sh"];
+        let words = as_user.into_iter().chain([VALIDATED_FILE, &victim, &linked]).map(Value::text);
+        let validate = Value::map([("argv", Value::list(words))]);
+        let wanted = [("content", "good".into()), ("mode", "4644".into()), ("validate", validate)];
+        let parameters = if theirs { owned(&conf, &wanted) } else { given(&conf, &wanted) };
+        let done = stage.perform_with("file.managed", &parameters);
+        let told = format!("{attack} on a file of {}: {}", if theirs { "the user's" } else { "root's" }, done.message);
+        assert_eq!((stage.read("victim"), attributes(&victim)), ("precious".to_owned(), before), "{told}");
+        if attack == ATTACKS[0] && !theirs {
+            // What root owns, and others may run as root, has no byte of the user's.
+            assert_eq!((stage.read("home/conf"), fs::metadata(&conf).unwrap().uid()), ("good".to_owned(), 0), "{told}");
         }
-        over.store(true, Ordering::Relaxed);
-    });
-    assert!(hits.load(Ordering::Relaxed) >= 300, "too few: {hits:?}");
+        for name in names(stage.path("home").as_ref()) {
+            let path = stage.path(&format!("home/{name}"));
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+        }
+    }
 }
 
 #[test]
