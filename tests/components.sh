@@ -14,6 +14,9 @@ wanted=(
   python3:python3
   g++:g++
   git:git
+  dnf:dnf
+  rpmbuild:rpm
+  createrepo_c:createrepo-c
   sshd:openssh-server
 )
 missing=()

@@ -5,6 +5,7 @@ mod apt;
 mod backend;
 mod converge;
 mod database;
+mod dnf;
 mod held;
 mod packagekit;
 mod repository;
@@ -164,6 +165,7 @@ enum Choice {
     Auto,
     PackageKit,
     Apt,
+    Dnf,
 }
 
 impl From<PackageBackend> for Choice {
@@ -172,6 +174,7 @@ impl From<PackageBackend> for Choice {
             PackageBackend::Unspecified | PackageBackend::Auto => Choice::Auto,
             PackageBackend::PackageKit => Choice::PackageKit,
             PackageBackend::Apt => Choice::Apt,
+            PackageBackend::Dnf => Choice::Dnf,
         }
     }
 }

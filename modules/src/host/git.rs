@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use git2::{ObjectType, Oid, Repository, RepositoryInitOptions};
 
-use super::replace::temporary_name;
-use super::{Host, HostError, Kind, Unsynced};
+use super::{Host, HostError, Kind, TemporaryDirectory, Unsynced};
 use crate::checksum;
 
 /// Where stores are, if root works.
@@ -65,16 +64,8 @@ pub(crate) struct Named {
 pub(crate) struct Store {
     repository: Repository,
     path: PathBuf,
-    is_temporary: bool,
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        if self.is_temporary {
-            // In the system's folder for such things; who cleans there removes what we cannot.
-            let _ = fs::remove_dir_all(&self.path);
-        }
-    }
+    /// Removes all of it.
+    _temporary: Option<TemporaryDirectory>,
 }
 
 impl Host {
@@ -102,21 +93,14 @@ impl Host {
             }
         }
         let path = PathBuf::from(self.outside(&place.real()));
-        Ok(Some(Store { repository: opened(&path)?, path, is_temporary: false }))
+        Ok(Some(Store { repository: opened(&path)?, path, _temporary: None }))
     }
 
     /// A store that is gone when it is dropped, for checks: they change nothing.
     pub(crate) fn temporary_git_store(&self) -> Result<Store, GitFault> {
-        use std::os::unix::fs::DirBuilderExt;
-        let path = std::env::temp_dir().join(temporary_name());
-        fs::DirBuilder::new().mode(0o700).create(&path).map_err(GitFault::NoTemporary)?;
-        match opened(&path) {
-            Ok(repository) => Ok(Store { repository, path, is_temporary: true }),
-            Err(fault) => {
-                let _ = fs::remove_dir_all(&path);
-                Err(fault)
-            }
-        }
+        let temporary = self.temporary_directory().map_err(GitFault::NoTemporary)?;
+        let path = temporary.path().to_owned();
+        Ok(Store { repository: opened(&path)?, path, _temporary: Some(temporary) })
     }
 }
 

@@ -7,7 +7,7 @@ use lockstep_apis::v1alpha::PackageBackend;
 
 use super::backend::{Fault, Job, Prepared};
 use super::database::Database;
-use super::{Choice, Goal, LOCK, apt, packagekit};
+use super::{Choice, Goal, LOCK, apt, dnf, packagekit};
 use crate::action::{Diff, Done, Outcome, Scope, Stream};
 use crate::host::{Stop, rest};
 
@@ -49,11 +49,8 @@ impl Task {
 
     /// Brings the node there, or says what would be done.
     pub(super) fn perform(&self, scope: &mut Scope<'_>) -> Result<Done, Done> {
-        if scope.host.root().is_some() {
-            let sentence = "packages of a root folder are not looked after; build the image with its own tool";
-            return Err(Done::failed("NotInRootFolder", sentence));
-        }
-        let texts = texts(scope)?;
+        let source = self.source(scope)?;
+        let texts = source.texts(scope)?;
         if self.is_reached(&Database::parse(&texts)) {
             return Ok(Done::new(Outcome::Ok, "", []));
         }
@@ -63,7 +60,21 @@ impl Task {
             grace: scope.grace,
         };
         let limit = scope.timeout;
-        Attempt { task: self, stop, refreshed: false }.perform(scope).map_err(|fault| fault.told(limit))
+        Attempt { task: self, source, stop, refreshed: false }.perform(scope).map_err(|fault| fault.told(limit))
+    }
+
+    /// Whose database it is. Of a root folder only dnf's is looked after.
+    fn source(&self, scope: &Scope<'_>) -> Result<Source, Done> {
+        match (self.choice, scope.host.root().is_some()) {
+            (Choice::Dnf, _) => Ok(Source::Rpm),
+            (_, true) => {
+                let sentence = "packages of a root folder are looked after by `backend: Dnf` only; build other images with \
+                                their own tool";
+                Err(Done::failed("NotInRootFolder", sentence))
+            }
+            (Choice::Auto, false) if scope.host.dpkg_texts().is_none() && dnf::is_there(scope) => Ok(Source::Rpm),
+            (_, false) => Ok(Source::Dpkg),
+        }
     }
 
     /// Whether the database alone tells that there is nothing to do.
@@ -97,16 +108,39 @@ impl Task {
     }
 }
 
-fn texts(scope: &Scope<'_>) -> Result<Vec<String>, Done> {
-    scope.host.dpkg_texts().ok_or_else(|| {
-        let sentence = "this node has no dpkg database; package.* knows Debian and what is made from it, so far";
-        Done::failed("NotSupported", sentence)
-    })
+/// Whose database says what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Dpkg,
+    Rpm,
+}
+
+impl Source {
+    fn texts(self, scope: &mut Scope<'_>) -> Result<Vec<String>, Done> {
+        let texts = match self {
+            Source::Dpkg => scope.host.dpkg_texts(),
+            Source::Rpm => dnf::texts(scope)?,
+        };
+        let sentence = match self {
+            Source::Dpkg => "this node has no dpkg database, and no dnf; package.* knows Debian, Fedora and their like",
+            Source::Rpm => "this node has no program rpm; leave backend out, or install it",
+        };
+        texts.ok_or_else(|| Done::failed("NotSupported", sentence))
+    }
+}
+
+/// Who changes packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Backend {
+    PackageKit,
+    Apt,
+    Dnf,
 }
 
 /// A task that has something to do.
 struct Attempt<'t> {
     task: &'t Task,
+    source: Source,
     stop: Stop<'t>,
     /// The package lists were read; in a check: would have been.
     refreshed: bool,
@@ -114,26 +148,30 @@ struct Attempt<'t> {
 
 impl Attempt<'_> {
     fn perform(&mut self, scope: &mut Scope<'_>) -> Result<Done, Fault> {
-        let mut last = Fault::Died;
-        for nth in 0..TRIES {
-            match self.once(nth == 0, scope) {
+        let until = Instant::now() + self.task.lock_timeout;
+        let (mut nth, mut pause) = (0, PAUSES.0);
+        loop {
+            let fault = match self.once(nth == 0, scope) {
                 // Which of the two it was is seen by looking again: at the lock, and into the database.
-                Err(fault @ (Fault::Died | Fault::Locked)) => last = fault,
+                Err(fault @ (Fault::Died | Fault::Locked)) => fault,
                 ended => return ended,
+            };
+            nth += 1;
+            // Nobody but dnf itself knows of dnf's lock, so it is asked again for as long as the lock may be held.
+            let waits = self.source == Source::Rpm && matches!(fault, Fault::Locked) && Instant::now() < until;
+            if !waits && nth >= TRIES || rest(scope.cancel, pause) {
+                return Err(fault);
             }
-            if rest(scope.cancel, PAUSES.0) {
-                break;
-            }
+            pause = if waits { (pause * 3 / 2).min(PAUSES.1) } else { PAUSES.0 };
         }
-        Err(last)
     }
 
     fn once(&mut self, is_first: bool, scope: &mut Scope<'_>) -> Result<Done, Fault> {
         // While another works, or what a dead daemon had started goes on without it, the database is in flux.
-        if !scope.check {
+        if !scope.check && self.source == Source::Dpkg {
             self.wait_for_lock(scope)?;
         }
-        let texts = texts(scope).map_err(Fault::Ended)?;
+        let texts = self.source.texts(scope).map_err(Fault::Ended)?;
         let database = Database::parse(&texts);
         if self.task.is_reached(&database) {
             return Ok(match is_first {
@@ -147,9 +185,9 @@ impl Attempt<'_> {
                 format!("held, and so not changed: {}; package.held with held: false lifts that", held.join(", "));
             return Err(Fault::Failed { reason: "PackageHeld", text });
         }
-        let uses_packagekit = self.chooses_packagekit(&database, scope)?;
+        let backend = self.backend(&database, scope)?;
         let job = Job { goal: &self.task.goal, database: &database };
-        let prepared = self.prepare(&job, uses_packagekit, scope)?;
+        let prepared = self.prepare(&job, backend, scope)?;
         let unasked = match &self.task.goal {
             Goal::Absent { dependents: true, .. } => &[][..],
             _ => &prepared.removed,
@@ -168,61 +206,73 @@ impl Attempt<'_> {
         if scope.check {
             return Ok(changed(&prepared, scope));
         }
-        let applied = if uses_packagekit {
-            packagekit::apply(&job, &prepared, &self.stop, scope)
-        } else {
-            apt::apply(&job, &self.stop, scope)
+        let applied = match backend {
+            Backend::PackageKit => packagekit::apply(&job, &prepared, &self.stop, scope),
+            Backend::Apt => apt::apply(&job, &self.stop, scope),
+            Backend::Dnf => dnf::apply(&job, &self.stop, scope),
         };
         scope.host.forget();
         self.judge(applied, &prepared, scope)
     }
 
-    /// PackageKit, where there is one; but what is broken only apt and dpkg can mend.
-    fn chooses_packagekit(&self, database: &Database<'_>, scope: &Scope<'_>) -> Result<bool, Fault> {
+    /// Of Debian's, PackageKit, where there is one; but what is broken only apt and dpkg can mend.
+    fn backend(&self, database: &Database<'_>, scope: &Scope<'_>) -> Result<Backend, Fault> {
+        if self.source == Source::Rpm {
+            return Ok(Backend::Dnf);
+        }
         let broken: Vec<String> = database.broken().map(|found| format!("{} is {}", found.name, found.state)).collect();
         let is_broken = !broken.is_empty() || scope.host.dpkg_is_interrupted();
         match self.task.choice {
-            Choice::Apt => Ok(false),
             Choice::PackageKit if is_broken => {
                 let text = format!("{}; PackageKit cannot mend that: leave backend out", broken.join(", "));
                 Err(Fault::Failed { reason: "PackagesBroken", text })
             }
-            Choice::PackageKit => Ok(true),
-            Choice::Auto => Ok(!is_broken && packagekit::is_there(&self.stop, scope)?),
+            Choice::PackageKit => Ok(Backend::PackageKit),
+            Choice::Auto if !is_broken && packagekit::is_there(&self.stop, scope)? => Ok(Backend::PackageKit),
+            Choice::Auto | Choice::Apt | Choice::Dnf => Ok(Backend::Apt),
         }
     }
 
     /// What there is to do. Package lists that are too old, or miss a name, are read again once; not in a check.
-    fn prepare(&mut self, job: &Job<'_>, uses_packagekit: bool, scope: &mut Scope<'_>) -> Result<Prepared, Fault> {
-        let is_old =
-            self.task.refresh_after.is_some_and(|limit| scope.host.package_lists_age().is_none_or(|age| age >= limit));
-        if is_old || (matches!(job.goal, Goal::Installed(_) | Goal::Latest(_)) && scope.host.package_sources_changed())
-        {
-            self.refresh(uses_packagekit, scope)?;
+    fn prepare(&mut self, job: &Job<'_>, backend: Backend, scope: &mut Scope<'_>) -> Result<Prepared, Fault> {
+        if self.lists_are_old(job, backend, scope) {
+            self.refresh(backend, scope)?;
         }
-        match self.prepare_once(job, uses_packagekit, scope) {
+        match self.prepare_once(job, backend, scope) {
             Err(Fault::Unknown { .. }) if !self.refreshed && !scope.check => {
-                self.refresh(uses_packagekit, scope)?;
-                self.prepare_once(job, uses_packagekit, scope)
+                self.refresh(backend, scope)?;
+                self.prepare_once(job, backend, scope)
             }
-            Err(fault @ Fault::Unknown { .. }) if scope.check => Err(unread(&format!(": {fault}"))),
             prepared => prepared,
         }
     }
 
-    fn prepare_once(&self, job: &Job<'_>, uses_packagekit: bool, scope: &mut Scope<'_>) -> Result<Prepared, Fault> {
-        if uses_packagekit { packagekit::prepare(job, &self.stop, scope) } else { apt::prepare(job, &self.stop, scope) }
+    /// Whether they must be read again first. dnf knows by itself, and is told how old they may be.
+    fn lists_are_old(&self, job: &Job<'_>, backend: Backend, scope: &Scope<'_>) -> bool {
+        let is_old = |limit| scope.host.package_lists_age().is_none_or(|age| age >= limit);
+        let needs_lists = matches!(job.goal, Goal::Installed(_) | Goal::Latest(_));
+        backend != Backend::Dnf
+            && (self.task.refresh_after.is_some_and(is_old) || needs_lists && scope.host.package_sources_changed())
     }
 
-    fn refresh(&mut self, uses_packagekit: bool, scope: &mut Scope<'_>) -> Result<(), Fault> {
-        if self.refreshed {
+    fn prepare_once(&self, job: &Job<'_>, backend: Backend, scope: &mut Scope<'_>) -> Result<Prepared, Fault> {
+        match backend {
+            Backend::PackageKit => packagekit::prepare(job, &self.stop, scope),
+            Backend::Apt => apt::prepare(job, &self.stop, scope),
+            Backend::Dnf => dnf::prepare(job, self.task.refresh_after, &self.stop, scope),
+        }
+    }
+
+    fn refresh(&mut self, backend: Backend, scope: &mut Scope<'_>) -> Result<(), Fault> {
+        if self.refreshed || scope.check {
             return Ok(());
         }
         self.refreshed = true;
-        if scope.check {
-            return Ok(());
+        match backend {
+            Backend::PackageKit => packagekit::refresh(&self.stop, scope),
+            Backend::Apt => apt::refresh(&self.stop, scope),
+            Backend::Dnf => dnf::refresh(&self.stop, scope),
         }
-        if uses_packagekit { packagekit::refresh(&self.stop, scope) } else { apt::refresh(&self.stop, scope) }
     }
 
     /// Waits while another program changes packages, and says who.
@@ -252,12 +302,12 @@ impl Attempt<'_> {
 
     /// What came of it: the database's word against the back end's. PackageKit reports another package's old trouble
     /// as the end of a transaction that did all it was asked.
-    fn judge(&self, applied: Result<(), Fault>, prepared: &Prepared, scope: &Scope<'_>) -> Result<Done, Fault> {
+    fn judge(&self, applied: Result<(), Fault>, prepared: &Prepared, scope: &mut Scope<'_>) -> Result<Done, Fault> {
         if let Err(Fault::Stopped(_) | Fault::Ended(_) | Fault::Died | Fault::Locked) = &applied {
             applied?;
             return Err(Fault::Died);
         }
-        let texts = texts(scope).map_err(Fault::Ended)?;
+        let texts = self.source.texts(scope).map_err(Fault::Ended)?;
         let database = Database::parse(&texts);
         let broken: Vec<String> = database.broken().map(|found| format!("{} is {}", found.name, found.state)).collect();
         match applied {

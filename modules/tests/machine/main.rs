@@ -7,6 +7,7 @@ mod archives;
 mod artifacts;
 mod commands;
 mod convergence;
+mod dnf;
 mod edits;
 mod faults;
 mod files;
