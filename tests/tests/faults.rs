@@ -135,7 +135,7 @@ fn a_node_is_cut_off_and_the_window_goes_on_after_its_fence(rig: &Faults, run: &
     node = rig.wait_for_a_start(run, count)?;
     rig.lab.partition(&node)?;
     let went_on = rig.wait_for_a_start(run, count + 1);
-    let alive = rig.lab.try_exec(&node, &["pgrep", "-f", "sleep 4242"])?.status.success();
+    let alive = rig.lab.try_exec(&node, &["pgrep", "-f", "sleep 424[23]"])?.status.success();
     rig.lab.heal(&node)?;
     went_on?;
     ensure!(!alive, "{node}'s task is alive though another node has its place");
@@ -265,10 +265,12 @@ fn books() -> String {
         )
     };
     let rolling = book("rolling", "serialize: 1", &format!("sleep {TASK_SECONDS}"));
-    // Who is cut off stays at it: its way to the admin's host is looked for.
+    // Who is cut off stays at it, and so does what it started in a session of its own; its way to the admin's host is
+    // looked for.
     let options = "serialize: {count: 1, maxFailures: 1}, onNodeLost: AfterFence";
     let hears = "timeout 1 bash -c ': </dev/tcp/10.78.0.1/2379'";
-    let away = format!("for i in 1 2 3 4 5 6 7 8; do {hears} || exec sleep 4242; sleep 0.4; done");
+    let away =
+        format!("for i in 1 2 3 4 5 6 7 8; do {hears} || {{ setsid sleep 4243 & exec sleep 4242; }}; sleep 0.4; done");
     let config = "metadata: {apiVersion: v1alpha, kind: Config, name: cluster}\nspec: {runDefaults: {fence: 6s}}\n";
     [rolling, book("fenced", options, &away), config.to_owned()].join("---\n")
 }
