@@ -443,6 +443,12 @@ pub(crate) struct RunSpecArguments {
     /// At most so many nodes.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u32>,
+    /// Only tasks with one of these tags, or with the tag `always`; the others are skipped.
+    #[arg(long, value_name = "TAG,…", value_delimiter = ',')]
+    pub(crate) tags: Vec<String>,
+    /// No tasks with one of these tags.
+    #[arg(long, value_name = "TAG,…", value_delimiter = ',')]
+    pub(crate) skip_tags: Vec<String>,
     /// Higher goes first, -1000 to 1000.
     #[arg(long, allow_hyphen_values = true, default_value_t = 0)]
     pub(crate) priority: i32,

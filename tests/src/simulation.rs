@@ -56,6 +56,10 @@ pub struct Seen {
     pub released: u64,
     /// Reports that came after a verdict.
     pub late: u64,
+    /// Tasks that a Run left out, on each node.
+    pub left_out: u64,
+    /// Tasks that were started in no order but that of what they require.
+    pub free: u64,
     /// Gates that closed.
     pub closed: u64,
     /// Runs that were refused, or joined to others.
@@ -84,6 +88,8 @@ impl std::ops::AddAssign for Seen {
         self.fenced += other.fenced;
         self.released += other.released;
         self.late += other.late;
+        self.left_out += other.left_out;
+        self.free += other.free;
         self.closed += other.closed;
         self.refused += other.refused;
         self.replaced += other.replaced;

@@ -44,6 +44,8 @@ fn no_story_breaks_a_promise() {
         ("fenced places", seen.fenced),
         ("released places", seen.released),
         ("late reports", seen.late),
+        ("tasks that were left out", seen.left_out),
+        ("tasks in free order", seen.free),
         ("closed gates", seen.closed),
         ("refused runs", seen.refused),
         ("replaced runs", seen.replaced),
@@ -146,6 +148,16 @@ fn a_forgotten_failure_in_a_block_is_caught() {
 #[test]
 fn a_forgotten_handler_is_caught() {
     caught(Variant::OwedForgotten, &[Checker::Handlers]);
+}
+
+#[test]
+fn a_task_that_is_left_out_and_done_is_caught() {
+    caught(Variant::LeftOutDone, &[Checker::LeftOut]);
+}
+
+#[test]
+fn a_forgotten_order_is_caught() {
+    caught(Variant::OrderForgotten, &[Checker::Order]);
 }
 
 /// What the documents say of `AfterFence`: a stopped guard breaks the bound.

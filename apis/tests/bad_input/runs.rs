@@ -165,6 +165,8 @@ fn counts_durations_and_tasks_are_held_to_their_ranges() {
             (4, 19),
             "spec.tasks[0].environment.1A",
         ),
+        row("tag", task("tags: [a, b c]\n  time.sleep: 1s"), "Pattern", (4, 15), "spec.tasks[0].tags[1]"),
+        row("tag of a run", run("skipTags: -x"), "Pattern", (4, 13), "spec.skipTags"),
     ]);
     check(rows);
 }

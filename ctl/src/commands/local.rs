@@ -10,7 +10,10 @@ use crate::{
 use lockstep_apis::v1alpha::{CompiledTask, Outcome, OutputChunk, OutputStream, TaskBook, TaskReport, object::Kind};
 use lockstep_core::{check, parameters::BookTexts};
 use lockstep_executor::local::{self, LocalError, LocalEvent, LocalOutcome, LocalRun};
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 /// What a task printed, of which the end is kept until it is known whether anybody needs it.
 const KEPT_OUTPUT_BYTES: usize = 16 * 1024;
@@ -20,6 +23,8 @@ pub(crate) fn run(arguments: &Arguments, namespace: &str) -> Result<()> {
     let local = LocalRun {
         inputs: run::inputs(&arguments.spec.inputs, &book)?,
         set: run::set(&arguments.spec.set)?,
+        tags: arguments.spec.tags.clone(),
+        skip_tags: arguments.spec.skip_tags.clone(),
         root: arguments.root.clone(),
         check: arguments.check,
         diff: arguments.diff,
@@ -27,7 +32,8 @@ pub(crate) fn run(arguments: &Arguments, namespace: &str) -> Result<()> {
         texts: Some(texts),
     };
     let cancel = local::cancelled_by_signals().map_err(|e| Error::Usage(format!("signals cannot be watched: {e}")))?;
-    let mut printer = Printer { out: io::BufWriter::new(io::stdout()), quiet: arguments.quiet, output: Vec::new() };
+    let mut printer =
+        Printer { out: io::BufWriter::new(io::stdout()), quiet: arguments.quiet, output: BTreeMap::new() };
     let outcome = local::run(&local, &cancel, &mut |event| printer.take(event)).map_err(refused)?;
     printer.summary(&outcome, arguments.check);
     // Whoever read us may have gone, as `head` does: the work is done all the same.
@@ -84,33 +90,35 @@ fn refused(error: LocalError) -> Error {
 struct Printer<W: Write> {
     out: W,
     quiet: bool,
-    /// The end of what the running task printed.
-    output: Vec<u8>,
+    /// The end of what running tasks printed.
+    output: BTreeMap<u32, Vec<u8>>,
 }
 
 impl<W: Write> Printer<W> {
     fn take(&mut self, event: LocalEvent<'_>) {
         match event {
-            LocalEvent::Started(_) => self.output.clear(),
-            LocalEvent::Output(_, chunk) => self.keep(chunk),
+            LocalEvent::Started(_) => {}
+            LocalEvent::Output(task, chunk) => self.keep(task, chunk),
             LocalEvent::Ended(task, report) => self.ended(task, report),
         }
     }
 
-    fn keep(&mut self, chunk: &OutputChunk) {
+    fn keep(&mut self, task: &CompiledTask, chunk: &OutputChunk) {
         if chunk.stream() == OutputStream::Diff {
             for line in String::from_utf8_lossy(&chunk.data).lines() {
                 let _ = writeln!(self.out, "    {}", safe(line, 2000));
             }
             return;
         }
-        self.output.extend_from_slice(&chunk.data);
-        if self.output.len() > 2 * KEPT_OUTPUT_BYTES {
-            self.output.drain(..self.output.len() - KEPT_OUTPUT_BYTES);
+        let output = self.output.entry(task.index).or_default();
+        output.extend_from_slice(&chunk.data);
+        if output.len() > 2 * KEPT_OUTPUT_BYTES {
+            output.drain(..output.len() - KEPT_OUTPUT_BYTES);
         }
     }
 
     fn ended(&mut self, task: &CompiledTask, report: &TaskReport) {
+        let output = self.output.remove(&task.index).unwrap_or_default();
         let went_well = matches!(report.outcome(), Outcome::Ok | Outcome::Skipped);
         if self.quiet && (went_well || report.outcome() == Outcome::Changed) {
             return;
@@ -125,7 +133,7 @@ impl<W: Write> Printer<W> {
             safe(&task.name, 120)
         );
         if matches!(report.outcome(), Outcome::Failed | Outcome::Cancelled) {
-            for line in String::from_utf8_lossy(&self.output).lines() {
+            for line in String::from_utf8_lossy(&output).lines() {
                 let _ = writeln!(self.out, "    {}", safe(line, 2000));
             }
         }

@@ -110,6 +110,8 @@ pub(crate) async fn spec(session: &Session, book: Option<&str>, given: &RunSpecA
         targets: targets(given),
         inputs: inputs(&given.inputs, &declared)?,
         set: set(&given.set)?,
+        tags: given.tags.clone(),
+        skip_tags: given.skip_tags.clone(),
         priority: given.priority,
         ..RunSpec::default()
     })

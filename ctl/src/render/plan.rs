@@ -81,7 +81,8 @@ fn segment_lines(out: &mut String, plan: &Snapshot, number: usize, segment: &Seg
     } else {
         format!(", after {}", segment.reads_shared.join(", "))
     };
-    let _ = writeln!(out, "  segment {}{who}{by}{waits}", number + 1);
+    let free = if segment.tasks.iter().any(|task| task.together != 0) { ", in any order" } else { "" };
+    let _ = writeln!(out, "  segment {}{who}{by}{waits}{free}", number + 1);
     for task in &segment.tasks {
         if let Some(gate) = &task.gate {
             gate_line(out, gate);
@@ -89,7 +90,11 @@ fn segment_lines(out: &mut String, plan: &Snapshot, number: usize, segment: &Seg
         }
         let secret = if task.secret { " (secret result)" } else { "" };
         let secret = if task.handler { " (handler, if notified)" } else { secret };
-        let _ = writeln!(out, "    {}: {}{secret}", task.id, task.action);
+        let left_out = if task.left_out.is_empty() { String::new() } else { format!(" ({})", task.left_out) };
+        let before = segment.tasks.iter().filter(|other| task.after.contains(&other.index));
+        let before: Vec<&str> = before.map(|other| other.id.as_str()).collect();
+        let after = if before.is_empty() { String::new() } else { format!(", after {}", before.join(", ")) };
+        let _ = writeln!(out, "    {}: {}{after}{secret}{left_out}", task.id, task.action);
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod gate;
 pub(crate) mod handlers;
 pub(crate) mod inputs;
 mod loops;
+pub(crate) mod ordering;
 pub(crate) mod tasks;
 
 pub(crate) use loops::LOOP_LIMIT;
@@ -38,12 +39,12 @@ pub fn book_parsed(book: &TaskBook, texts: &BookTexts) -> Vec<Violation> {
     }
     locks(&spec.locks, &mut violations);
     options(spec.run_options.as_ref(), &mut violations);
-    let serialize = spec.run_options.as_ref().and_then(|options| options.serialize.as_ref());
     let declared: BTreeSet<&str> = spec.inputs.keys().map(String::as_str).collect();
     if let Some(own) = &spec.concurrency {
         concurrency::check(own, &declared, &mut violations);
     }
-    violations.extend(tasks::check(&Outline::of_book(spec), texts, serialize, &declared).violations);
+    let options = spec.run_options.clone().unwrap_or_default();
+    violations.extend(tasks::check(&Outline::of_book(spec), texts, &options, &declared).violations);
     violations
 }
 
@@ -60,10 +61,10 @@ pub fn run(run: &Run) -> Vec<Violation> {
     }
     options(spec.run_options.as_ref(), &mut violations);
     if !spec.tasks.is_empty() {
-        let serialize = spec.run_options.as_ref().and_then(|options| options.serialize.as_ref());
+        let options = spec.run_options.clone().unwrap_or_default();
         let outline = Outline::of(&spec.tasks, &[]);
         let texts = BookTexts::of_outline(&outline);
-        violations.extend(tasks::check(&outline, &texts, serialize, &BTreeSet::new()).violations);
+        violations.extend(tasks::check(&outline, &texts, &options, &BTreeSet::new()).violations);
         if let Some(name) = spec.inputs.keys().next() {
             let message = "only a book declares inputs: use `set` for the variables of a Run with tasks of its own";
             violations.push(of_field("UnknownInput", format!("spec.inputs.{name}"), message));

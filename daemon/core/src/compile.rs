@@ -25,6 +25,7 @@ mod order;
 mod pick;
 mod retry;
 mod segments;
+mod tags;
 pub(crate) mod targets;
 mod windows;
 
@@ -106,7 +107,7 @@ impl Rejection {
         Self { reason, message: message.into(), violations: Vec::new() }
     }
 
-    fn of(reason: &'static str, violations: Vec<Violation>) -> Self {
+    pub(crate) fn of(reason: &'static str, violations: Vec<Violation>) -> Self {
         let first = violations.first().map(ToString::to_string).unwrap_or_default();
         let more = violations.len().saturating_sub(1);
         let message = if more == 0 { first } else { format!("{first} (and {more} more)") };
@@ -145,12 +146,13 @@ pub fn compile_parsed(admission: &Admission<'_>, texts: &BookTexts) -> Result<Sn
 fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts) -> Result<Snapshot, Rejection> {
     let declared = sources.inputs.keys().map(String::as_str).collect();
     let outline = Outline::of(sources.tasks, sources.handlers);
-    let checked = check::tasks::check(&outline, texts, sources.options.serialize.as_ref(), &declared);
+    let checked = check::tasks::check(&outline, texts, &sources.options, &declared);
     let mut violations = checked.violations.clone();
     violations.extend(forbidden(&checked.tasks, admission.config));
     if !violations.is_empty() {
         return Err(Rejection::of("InvalidBook", violations));
     }
+    let left_out = tags::left_out(&outline, &sources.run.tags, &sources.run.skip_tags)?;
     let inputs = check::inputs::resolve(sources.inputs, &sources.run.inputs)
         .map_err(|violations| Rejection::of("InvalidInputs", violations))?;
     let inventory = targets::Inventory::new(admission.nodes, admission.groups, admission.picks);
@@ -172,8 +174,12 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
         return Err(Rejection::new("VariableTie", tie.to_string()));
     }
     let cluster = segments::Nodes { inventory: &inventory, chosen: &chosen, on_unreachable };
-    let segments::Cut { mut groups, segments, delegates } =
-        segments::cut(&outline, &checked, &sources.options, &cluster, &nodes)?;
+    let segments::Cut { mut groups, segments, delegates } = segments::cut(
+        &segments::Tasks { outline: &outline, checked: &checked, left_out },
+        &sources.options,
+        &cluster,
+        &nodes,
+    )?;
     if sources.run.check {
         groups.iter_mut().for_each(windows::open_for_check);
     }

@@ -6,6 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_apis::v1alpha::{BlockPart, CompiledBlock, CompiledTask, Outcome, TaskReport, Within};
 
+mod together;
+
+use together::Together;
+
 /// A part of a block; `None` is what is in no block.
 type Part = Option<(u32, BlockPart)>;
 
@@ -20,12 +24,14 @@ pub struct Fall {
 
 /// A way through a segment.
 ///
-/// Ask [`Course::due`], do that task, say how it [`ended`](Course::ended), until nothing is due.
+/// Ask [`Course::due`], do that task, say how it [`ended`](Course::ended), until nothing is due. Of tasks that do not wait
+/// for all before them several may be at work: say which have [`begun`](Course::begin), and ask for another.
 ///
 /// - After a task failed, the rest of its part is left out. Of the body of a block, `rescue` follows; then `always`.
 /// - A failure that no `rescue` ended well for is the block's, and so on outwards.
 /// - After a cancel only `always` of blocks that were begun is left.
 /// - A handler is due if a task that notifies it was Changed or, in a check, Unpredicted, and nothing failed.
+/// - Tasks that are together begin when what they wait for has ended. After one failed, no other one begins.
 /// - Where a block goes on in a later segment, its `rescue` and `always` are only for those who fail here.
 #[derive(Clone, Debug)]
 pub struct Course<'w> {
@@ -35,6 +41,8 @@ pub struct Course<'w> {
     left: BTreeSet<u32>,
     /// Position of the next task to be looked at.
     at: usize,
+    /// The tasks from there on that are together, if they are.
+    together: Option<Together>,
     /// The blocks that it is in, outermost first.
     open: Vec<Within>,
     falls: BTreeMap<Part, Fall>,
@@ -58,6 +66,7 @@ impl<'w> Course<'w> {
             blocks: blocks.iter().map(|block| (block.index, block)).collect(),
             left: left.iter().copied().collect(),
             at: 0,
+            together: None,
             open: Vec::new(),
             falls: BTreeMap::new(),
             entered: blocks.iter().filter(|block| block.begun).map(|block| block.index).collect(),
@@ -75,10 +84,22 @@ impl<'w> Course<'w> {
         self
     }
 
-    /// The position of the task that is due; the same until it ended. `None`: the segment is over.
+    /// The position of a task that is due; the same until it ended or begun. `None`: the segment is over, or waits for an
+    /// end of what has begun.
     pub fn due(&mut self) -> Option<usize> {
         while let Some(task) = self.tasks.get(self.at) {
             self.move_to(&task.within);
+            self.enter();
+            if let Some(together) = &self.together {
+                let over = self.falls.contains_key(&None) || self.cancelled;
+                match together.ready.first() {
+                    Some(at) if !over => return Some(*at),
+                    _ if !together.begun.is_empty() => return None,
+                    _ => self.at = together.range.end,
+                }
+                self.together = None;
+                continue;
+            }
             let wanted = !task.handler || self.notified.contains(&task.index) || self.doubted.contains(&task.index);
             if wanted && self.is_for_now(&task.within) {
                 return Some(self.at);
@@ -89,18 +110,51 @@ impl<'w> Course<'w> {
         None
     }
 
-    /// The task that was due has ended so. What is no failure and no cancel, or is ignored, goes on.
-    pub fn ended(&mut self, report: &TaskReport) {
+    /// Goes on over all that has ended before. The answer: what is due then.
+    pub fn resume<'r>(&mut self, ended: impl Fn(&CompiledTask) -> Option<&'r TaskReport>) -> Option<usize> {
+        loop {
+            if let Some(task) = self.tasks.get(self.at).filter(|task| task.together != 0) {
+                self.move_to(&task.within);
+                self.enter();
+            }
+            // What was at work beside a failure has ended, too.
+            let ready = self.together.iter().flat_map(|together| together.ready.iter().copied());
+            let beside = ready.filter_map(|at| Some((at, ended(&self.tasks[at])?))).next();
+            if let Some((at, report)) = beside {
+                self.ended(at, report);
+                continue;
+            }
+            let at = self.due()?;
+            match ended(&self.tasks[at]) {
+                Some(report) => self.ended(at, report),
+                None => return Some(at),
+            }
+        }
+    }
+
+    /// The task that was due has begun, and others may beside it.
+    pub fn begin(&mut self, at: usize) {
+        self.together.iter_mut().for_each(|together| together.begin(at));
+    }
+
+    fn enter(&mut self) {
+        if self.together.is_none() {
+            self.together = Together::of(self.tasks, self.at);
+        }
+    }
+
+    /// The task at this position, which was due, has ended so. What is no failure and no cancel, or is ignored, goes on.
+    pub fn ended(&mut self, at: usize, report: &TaskReport) {
         self.entered.extend(self.open.iter().map(|place| place.block));
         let rescues = self.open.iter().filter(|place| place.part() == BlockPart::Rescue);
         self.rescuing.extend(rescues.map(|place| place.block));
-        let notify = self.tasks.get(self.at).into_iter().flat_map(|task| &task.notify);
+        let notify = self.tasks.get(at).into_iter().flat_map(|task| &task.notify);
         match report.outcome() {
             Outcome::Changed => self.notified.extend(notify),
             Outcome::Unpredicted => self.doubted.extend(notify),
             _ => {}
         }
-        self.pass(if report.ignored { Outcome::Ok } else { report.outcome() });
+        self.pass(at, if report.ignored { Outcome::Ok } else { report.outcome() });
     }
 
     /// Whether the task that is due is a handler, and only tasks of which nobody can tell may notify it.
@@ -109,17 +163,24 @@ impl<'w> Course<'w> {
     }
 
     /// A cancel came before the task that was due could start.
-    pub fn refused(&mut self) {
-        self.pass(Outcome::Cancelled);
+    pub fn refused(&mut self, at: usize) {
+        self.pass(at, Outcome::Cancelled);
     }
 
-    fn pass(&mut self, outcome: Outcome) {
+    fn pass(&mut self, at: usize, outcome: Outcome) {
         if matches!(outcome, Outcome::Failed | Outcome::Cancelled) {
-            let fall = Fall { at: self.at, outcome };
-            self.falls.entry(part(self.open.last())).or_insert(fall);
+            let fall = Fall { at, outcome };
+            let first = self.falls.entry(part(self.open.last())).or_insert(fall);
+            // Of those that end beside each other, a failure says more.
+            if self.together.is_some() && first.outcome == Outcome::Cancelled {
+                *first = fall;
+            }
             self.cancelled |= outcome == Outcome::Cancelled;
         }
-        self.at += 1;
+        match &mut self.together {
+            Some(together) => together.end(at),
+            None => self.at += 1,
+        }
     }
 
     /// What the task that is due is there for: the failure that the `rescue` or `always` it is in follows.

@@ -48,12 +48,14 @@ pub fn judge(work: &Work, records: &[JournalRecord], boot_id: &str, executor_ali
     Judgement::Ended(interrupted_open(records, now_ms))
 }
 
-/// The report of an attempt of which nothing is known but that it was claimed: every task may have run.
+/// The report of an attempt of which nothing is known but that it was claimed: every task that is not left out may have
+/// run.
 ///
 /// For a node that lost the attempt's folder, or whose machine went down in it.
 pub fn interrupted_all(work: &Work, now_ms: u64) -> Report {
     let known: BTreeSet<u32> = work.known.iter().map(|report| report.task).collect();
-    let tasks = work.tasks.iter().map(|task| task.index).filter(|index| !known.contains(index));
+    let done = work.tasks.iter().filter(|task| task.left_out.is_empty());
+    let tasks = done.map(|task| task.index).filter(|index| !known.contains(index));
     Report {
         tasks: tasks
             .map(|task| interrupted(task, now_ms, "the machine went down while the task may have run"))
@@ -147,6 +149,21 @@ mod tests {
         let records = [claim("b"), intent(4), done(4), intent(5)];
         let ends = ends(judge(&work(), &records, "b", false, 9));
         assert_eq!(ends, [(4, Outcome::Changed), (5, Outcome::Interrupted)]);
+    }
+
+    #[test]
+    fn tasks_that_were_at_work_beside_each_other_are_each_interrupted() {
+        let records = [claim("b"), intent(5), intent(4), done(5)];
+        let ends = |records: &[JournalRecord]| ends(judge(&work(), records, "b", false, 9));
+        assert_eq!(ends(&records), [(5, Outcome::Changed), (4, Outcome::Interrupted)]);
+        assert_eq!(ends(&records[..3]), [(5, Outcome::Interrupted), (4, Outcome::Interrupted)]);
+    }
+
+    #[test]
+    fn what_a_run_leaves_out_is_never_interrupted() {
+        let mut work = work();
+        work.tasks[0].left_out = "left out".into();
+        assert_eq!(ends(judge(&work, &[claim("b")], "c", false, 9)), [(5, Outcome::Interrupted)]);
     }
 
     #[test]

@@ -17,4 +17,5 @@ mod results;
 pub mod segment;
 mod sequence;
 mod surroundings;
+mod together;
 mod tries;

@@ -42,6 +42,10 @@ pub struct LocalRun {
     pub inputs: BTreeMap<String, Value>,
     /// Variables that win over the book's.
     pub set: BTreeMap<String, Value>,
+    /// Only tasks with one of these tags, if there are any.
+    pub tags: Vec<String>,
+    /// No tasks with one of these.
+    pub skip_tags: Vec<String>,
     /// A folder that stands for the machine's root.
     pub root: Option<PathBuf>,
     /// Change nothing, say what would change.
@@ -173,10 +177,17 @@ pub fn run(
         .run(&prepared.tasks, &mut course, &[], &mut ledger)
         .expect("invariant: without a journal nothing can fail to be noted");
     let succeeded = course.fall().is_none();
-    let last = tasks.last().and_then(|last| work.tasks.iter().position(|task| task.index == last.task));
-    let after = work.tasks.iter().skip(last.map_or(0, |last| last + 1));
-    let not_reached = if succeeded { 0 } else { after.filter(|task| !task.handler).count() };
+    let not_reached = if succeeded { 0 } else { not_reached(&work.tasks, &tasks) };
     Ok(LocalOutcome { tasks, not_reached, succeeded })
+}
+
+/// Tasks behind the last one that ended, and those that are together with it and have no end.
+fn not_reached(tasks: &[CompiledTask], reports: &[TaskReport]) -> usize {
+    let ended: BTreeSet<u32> = reports.iter().map(|report| report.task).collect();
+    let last = tasks.iter().rposition(|task| ended.contains(&task.index));
+    let is_left =
+        |(at, task): &(usize, &CompiledTask)| Some(*at) > last || (task.together != 0 && !ended.contains(&task.index));
+    tasks.iter().enumerate().filter(is_left).filter(|(_, task)| !task.handler).count()
 }
 
 /// What only other nodes could do, or only a cluster could decide.
@@ -233,6 +244,8 @@ fn snapshot(local: &LocalRun, texts: &BookTexts) -> Result<Snapshot, LocalError>
         targets: Some(Targets { all: true, ..Targets::default() }),
         inputs: local.inputs.clone(),
         set: local.set.clone(),
+        tags: local.tags.clone(),
+        skip_tags: local.skip_tags.clone(),
         ..RunSpec::default()
     };
     let run = Run { metadata: metadata(book_name), spec: Some(spec), status: None };

@@ -64,6 +64,8 @@ impl Segment<'_> {
                 self.context.set_item(item.clone(), index);
                 self.task(task, texts, at_ms, ledger)?
             };
+            // For a check each item is a task before the next one.
+            self.unsettle(ended.outcome);
             if !looped.goes_on_after(index, item, ended, task.ignore_errors) {
                 break;
             }

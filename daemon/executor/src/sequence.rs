@@ -99,26 +99,26 @@ impl Segment<'_> {
         ledger: &mut dyn Ledger,
     ) -> Result<Vec<TaskReport>, JournalError> {
         let mut reports: Vec<TaskReport> = Vec::with_capacity(tasks.len());
-        while let Some(at) = course.due() {
+        known.iter().for_each(|report| self.note_cancelled(report));
+        while let Some(at) = course.resume(|task| known.iter().find(|report| report.task == task.index)) {
             let prepared = &tasks[at];
             let task = prepared.task;
-            if let Some(report) = known.iter().find(|report| report.task == task.index) {
-                course.ended(report);
-                self.note_cancelled(report);
+            if task.together != 0 {
+                self.together(tasks, course, &mut reports, ledger)?;
                 continue;
             }
             if self.is_ended(ledger) {
                 let report = self.outgoing(task, Ended::new(Outcome::Cancelled, "cancelled before it started"));
                 ledger.done(task, &report)?;
                 reports.push(report);
-                course.refused();
+                course.refused(at);
                 continue;
             }
             if !task.within.is_empty() {
                 self.tell_failure(tasks, course, || reports.iter().chain(known));
             }
             let report = self.one(prepared, course.is_in_doubt(), ledger)?;
-            course.ended(&report);
+            course.ended(at, &report);
             reports.push(report);
         }
         Ok(reports)
@@ -137,7 +137,7 @@ impl Segment<'_> {
 
     /// Whether an end is wanted, and was not noticed so far. What is done after it was, is there for that: it is stopped
     /// by its time alone.
-    fn is_ended(&mut self, ledger: &mut dyn Ledger) -> bool {
+    pub(crate) fn is_ended(&mut self, ledger: &mut dyn Ledger) -> bool {
         if self.ending.is_some() || !(self.cancel.is_thrown() || ledger.is_cancelled()) {
             return false;
         }
@@ -167,6 +167,7 @@ impl Segment<'_> {
     ) -> Result<TaskReport, JournalError> {
         let (started, at_ms) = (Instant::now(), now_ms());
         let ended = match (texts, gate) {
+            _ if !task.left_out.is_empty() => Ended::new(Outcome::Skipped, task.left_out.clone()),
             _ if is_in_doubt => Ended::new(Outcome::Unpredicted, "nobody can tell whether it would be notified"),
             (_, Some(Ok(gate))) => self.gate(task, gate, at_ms, ledger)?,
             (Ok(texts), None) => self.whole(task, texts, at_ms, ledger)?,
@@ -185,7 +186,7 @@ impl Segment<'_> {
         self.ending.as_ref().and_then(|ending| ending.never.as_ref()).unwrap_or(self.cancel)
     }
 
-    fn note_cancelled(&mut self, report: &TaskReport) {
+    pub(crate) fn note_cancelled(&mut self, report: &TaskReport) {
         if report.outcome() == Outcome::Cancelled && self.ending.is_none() {
             self.ending = Some(Ending::new(self.cancel, self.grace));
         }
@@ -309,7 +310,7 @@ impl Segment<'_> {
     }
 
     /// Makes the report, masked, and gives the result to the tasks that follow.
-    fn outgoing(&mut self, task: &CompiledTask, ended: Ended) -> TaskReport {
+    pub(crate) fn outgoing(&mut self, task: &CompiledTask, ended: Ended) -> TaskReport {
         let mut report = TaskReport {
             task: task.index,
             outcome: ended.outcome as i32,
@@ -378,7 +379,12 @@ impl Segment<'_> {
             self.context.mark_unknown(&task.id);
             variables_of(task).for_each(|name| self.context.mark_variable_unknown(name));
         }
-        self.unsettled |= self.check && matches!(report.outcome(), Outcome::Changed | Outcome::Unpredicted);
+        self.unsettle(report.outcome());
+    }
+
+    /// Notes that a check does not know the machine any more, if what ended so would have changed it.
+    pub(crate) fn unsettle(&mut self, outcome: Outcome) {
+        self.unsettled |= self.check && matches!(outcome, Outcome::Changed | Outcome::Unpredicted);
     }
 
     /// Later tasks may read the result.

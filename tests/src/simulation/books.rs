@@ -141,6 +141,61 @@ impl Book {
         (outcome, takes_ms)
     }
 
+    /// Leaves out some of its tasks, as tags do; not those that follow others.
+    pub(crate) fn leave_out(&mut self, dice: &mut Random) {
+        let follow: Vec<u32> =
+            self.guards.iter().flat_map(|guard| guard.rescue.iter().chain(&guard.always)).copied().collect();
+        for task in self.snapshot.segments.iter_mut().flat_map(|segment| &mut segment.tasks) {
+            if task.gate.is_none() && !task.handler && !follow.contains(&task.index) && dice.chance(200) {
+                task.left_out = "left out by `tags: x`".into();
+            }
+        }
+    }
+
+    /// Lets its tasks begin in any order but a few. Not with blocks.
+    pub(crate) fn set_free(&mut self, dice: &mut Random) {
+        if !self.guards.is_empty() {
+            return;
+        }
+        let mut next = next_index(&self.snapshot);
+        for (number, segment) in (1..).zip(&mut self.snapshot.segments) {
+            let tasks = std::mem::take(&mut segment.tasks);
+            // A handler and a gate wait for all.
+            let (work, last): (Vec<_>, Vec<_>) =
+                tasks.into_iter().partition(|task| task.gate.is_none() && !task.handler);
+            segment.tasks = work;
+            for _ in 0..dice.between(0, 3) {
+                segment.tasks.push(sim_task(dice, next));
+                next += 1;
+            }
+            for at in 0..segment.tasks.len() {
+                let before: Vec<u32> = segment.tasks[..at].iter().map(|task| task.index).collect();
+                segment.tasks[at].together = number;
+                segment.tasks[at].after = before.into_iter().filter(|_| dice.chance(300)).collect();
+            }
+            // Who waits may be written first.
+            (1..segment.tasks.len()).rev().for_each(|at| segment.tasks.swap(at, dice.below(at + 1)));
+            segment.tasks.extend(last);
+        }
+    }
+
+    /// Whether a task does not wait for all before it.
+    pub(crate) fn is_free(&self, segment: u32, task: u32) -> bool {
+        let mut tasks = self.snapshot.segments[segment as usize].tasks.iter();
+        tasks.any(|own| own.index == task && own.together != 0)
+    }
+
+    /// What a task waits for.
+    pub(crate) fn after(&self, segment: u32, task: u32) -> &[u32] {
+        let mut tasks = self.snapshot.segments[segment as usize].tasks.iter();
+        tasks.find(|own| own.index == task).map_or(&[], |own| &own.after)
+    }
+
+    pub(crate) fn is_left_out(&self, task: u32) -> bool {
+        let mut tasks = self.snapshot.segments.iter().flat_map(|segment| &segment.tasks);
+        tasks.any(|own| own.index == task && !own.left_out.is_empty())
+    }
+
     /// Makes it one that goes on without nodes that are away: once they are fenced; with 0 once they are back.
     pub(crate) fn set_fence(&mut self, fence_ms: u64) {
         self.snapshot.fence_ms = fence_ms;

@@ -34,6 +34,10 @@ pub enum Checker {
     Blocks,
     /// What changed is followed by its handlers, whatever was cut, and nothing else is.
     Handlers,
+    /// What a Run leaves out never begins.
+    LeftOut,
+    /// A task begins only after what it requires has ended well.
+    Order,
     /// Conflicting locks exclude each other.
     Locks,
     /// A Run that failed left its locks poisoned, and only an admin lifts that.

@@ -48,7 +48,7 @@ pub(crate) enum Event {
     ToAgent(usize, u64, Down),
     AgentTick(usize, u64),
     Beat(usize, Attempt, u64, Beat),
-    ChildEnds(usize, Attempt, u64),
+    ChildEnds(usize, Attempt, u32, u64),
     /// The guard of an executor looks.
     Guard(usize, Attempt, u64),
     /// A server renews its lease, and looks for silent streams.
@@ -192,6 +192,14 @@ impl Cluster {
         let mut dice = dice.chance(300).then_some(dice);
         let books = (0..runs).map(|at| Book::random(&mut random, dice.as_mut(), at, nodes, START_MS));
         let mut books: Vec<Book> = books.collect();
+        let mut tags = Random::new(seed ^ 0x7a65_7467_0000_0000);
+        if tags.chance(200) {
+            books.iter_mut().for_each(|book| book.leave_out(&mut tags));
+        }
+        let mut order = Random::new(seed ^ 0x6f72_6465_7200_0000);
+        if order.chance(200) {
+            books.iter_mut().for_each(|book| book.set_free(&mut order));
+        }
         let fence_ms = random.chance(200).then(|| random.between(500, 2000));
         let fence_ms = variant.fence_ms().or(fence_ms);
         if let Some(fence_ms) = fence_ms {
@@ -290,7 +298,7 @@ impl Cluster {
             Event::ToAgent(node, instance, message) => self.hear(node, instance, message),
             Event::AgentTick(node, instance) => self.agent_tick(node, instance),
             Event::Beat(node, attempt, executor, beat) => self.beat(node, &attempt, executor, beat),
-            Event::ChildEnds(node, attempt, child) => self.child_ends(node, &attempt, child),
+            Event::ChildEnds(node, attempt, task, child) => self.child_ends(node, &attempt, task, child),
             Event::Guard(node, attempt, executor) => self.guard(node, &attempt, executor),
             Event::LeaseKeep(server, epoch) => self.keep_lease(server, epoch),
             Event::LeaseEnd(lease) => self.end_lease(lease),

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_apis::{
     keys::Attempt,
     v1alpha::{
-        JournalClaim, JournalDone, JournalFinished, JournalIntent, JournalRecord, Outcome, Report, TaskReport, Work,
-        journal_record::Record,
+        CompiledTask, JournalClaim, JournalDone, JournalFinished, JournalIntent, JournalRecord, Outcome, Report,
+        TaskReport, Work, journal_record::Record,
     },
 };
 
@@ -40,7 +40,6 @@ pub(crate) struct Executor {
 #[derive(Clone, Debug)]
 pub(crate) struct Child {
     pub(crate) id: u64,
-    pub(crate) task: u32,
     pub(crate) outcome: Outcome,
 }
 
@@ -70,7 +69,7 @@ pub(crate) struct Machine {
     pub(crate) agent: Option<Agent>,
     pub(crate) disk: BTreeMap<Attempt, Folder>,
     pub(crate) executors: BTreeMap<Attempt, Executor>,
-    pub(crate) children: BTreeMap<Attempt, Child>,
+    pub(crate) children: BTreeMap<(Attempt, u32), Child>,
 }
 
 impl Machine {
@@ -108,7 +107,7 @@ impl Machine {
     }
 
     /// The power goes: processes are gone, and of what was not synced any part that was written last.
-    pub(crate) fn lose_power(&mut self, random: &mut Random) -> Vec<(Attempt, Child)> {
+    pub(crate) fn lose_power(&mut self, random: &mut Random) -> Vec<(Attempt, u32)> {
         self.up = false;
         self.boot += 1;
         self.agent = None;
@@ -117,7 +116,13 @@ impl Machine {
             let kept = random.between(folder.synced as u64, folder.records.len() as u64);
             folder.records.truncate(kept as usize);
         }
-        std::mem::take(&mut self.children).into_iter().collect()
+        std::mem::take(&mut self.children).into_keys().collect()
+    }
+
+    /// The tasks of an attempt that are at work.
+    pub(crate) fn at_work(&self, attempt: &Attempt) -> Vec<u32> {
+        let children = self.children.range((attempt.clone(), 0)..=(attempt.clone(), u32::MAX));
+        children.map(|((_, task), _)| *task).collect()
     }
 }
 
@@ -152,17 +157,44 @@ impl Folder {
         self.synced = self.records.len();
     }
 
-    /// The next task: due after those that are known from an earlier attempt, or were done in this one.
+    /// The next task: due after those that are known from an earlier attempt, or were done in this one, and beside those
+    /// that have begun.
     pub(crate) fn next_task(&self) -> Option<u32> {
-        let course = Course::new(&self.work.tasks, &self.work.blocks, &self.work.left_blocks);
-        let mut course = course.owing(&self.work.owed);
-        loop {
-            let task = self.work.tasks[course.due()?].index;
-            match self.work.known.iter().chain(self.ended()).find(|report| report.task == task) {
-                Some(report) => course.ended(report),
-                None => return Some(task),
+        let tasks = &self.work.tasks;
+        let mut course = Course::new(tasks, &self.work.blocks, &self.work.left_blocks).owing(&self.work.owed);
+        let end_of = |task: &CompiledTask| {
+            let mut known = self.work.known.iter().chain(self.ended());
+            known.find(|report| report.task == task.index)
+        };
+        let mut due = course.resume(end_of)?;
+        while self.has_begun(tasks[due].index) {
+            if tasks[due].together == 0 {
+                return None;
             }
+            course.begin(due);
+            due = course.due()?;
         }
+        Some(tasks[due].index)
+    }
+
+    /// Something has begun and not ended.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.work.tasks.iter().any(|task| self.has_begun(task.index))
+    }
+
+    fn has_begun(&self, task: u32) -> bool {
+        let begun =
+            |record: &JournalRecord| matches!(&record.record, Some(Record::Intent(intent)) if intent.task == task);
+        self.records.iter().any(begun) && !self.ended().any(|report| report.task == task)
+    }
+
+    /// Its tasks do not wait for each other, and nothing follows a failure.
+    pub(crate) fn is_free(&self) -> bool {
+        self.work.tasks.iter().any(|task| task.together != 0)
+    }
+
+    pub(crate) fn leaves_out(&self, task: u32) -> bool {
+        self.work.tasks.iter().any(|own| own.index == task && !own.left_out.is_empty())
     }
 
     /// A task was cancelled: what is still done is there for that.

@@ -44,6 +44,10 @@ pub enum Variant {
     OwedForgotten,
     /// A node is not told which blocks it left.
     LeftForgotten,
+    /// A node is not told which tasks the Run leaves out.
+    LeftOutDone,
+    /// A node is not told which tasks wait for which.
+    OrderForgotten,
 }
 
 fn is_lock(key: &keys::Key) -> bool {
@@ -52,7 +56,7 @@ fn is_lock(key: &keys::Key) -> bool {
 
 impl Variant {
     /// All that are broken.
-    pub const BROKEN: [Variant; 12] = [
+    pub const BROKEN: [Variant; 14] = [
         Variant::NoTermCompare,
         Variant::ClaimWithoutCompare,
         Variant::ReportWithoutClaim,
@@ -65,6 +69,8 @@ impl Variant {
         Variant::LockNotCompared,
         Variant::NoPoison,
         Variant::LeftForgotten,
+        Variant::LeftOutDone,
+        Variant::OrderForgotten,
     ];
 
     /// The fence that every book has in it, in milliseconds; 0: `Wait`. `None`: as the book says.

@@ -49,6 +49,13 @@ pub(super) fn check(outline: &Outline<'_>, own: &CheckedTask<'_>, violations: &m
     if !task.block.is_empty() {
         object("NoMatch", ".block", "is a block, and a handler is one task");
     }
+    if !task.tags.is_empty() {
+        object(
+            "NoMatch",
+            ".tags",
+            "of a handler choose nothing, as it is done when it is notified: tag what notifies it",
+        );
+    }
     if !task.notify.is_empty() {
         object("NoMatch", ".notify", "handlers notify no handlers: let the task notify both");
     }

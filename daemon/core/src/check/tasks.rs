@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_apis::nearest::nearest;
-use lockstep_apis::v1alpha::{Serialize, Task, Value, Violation};
+use lockstep_apis::v1alpha::{RunOptions, Task, Value, Violation};
 use lockstep_apis::violation::of_field;
 
 use super::gate::{self, CheckedGate};
+use super::ordering::{self, Requires};
 use super::{blocks, handlers, loops};
 use crate::compile::VARIABLE_SET;
 use crate::outline::{Leaf, Outline};
@@ -19,6 +20,8 @@ pub(crate) struct Checked<'t> {
     pub(crate) tasks: Vec<CheckedTask<'t>>,
     /// The rollout groups' health gates.
     pub(crate) gates: Vec<CheckedGate>,
+    /// What each waits for, if the order of the list is not the order of work.
+    pub(crate) requires: Requires,
     /// All that is wrong.
     pub(crate) violations: Vec<Violation>,
 }
@@ -49,14 +52,15 @@ pub(crate) fn id_of(task: &Task) -> String {
     if task.id.is_empty() { default_id(&task.name) } else { task.id.clone() }
 }
 
-/// Checks a list of tasks, whose texts are these. `serialize`: the book is a rollout group. `inputs`: the names that it
+/// Checks a list of tasks, whose texts are these, as they are done with these options. `inputs`: the names that the book
 /// declares.
 pub(crate) fn check<'t>(
     outline: &'t Outline<'t>,
     texts: &BookTexts,
-    serialize: Option<&Serialize>,
+    options: &RunOptions,
     inputs: &BTreeSet<&str>,
 ) -> Checked<'t> {
+    let serialize = options.serialize.as_ref();
     let mut violations = blocks::layout(outline);
     let mut checked = Vec::with_capacity(outline.tasks.len());
     let mut parsed_tasks = Vec::with_capacity(outline.tasks.len());
@@ -112,7 +116,8 @@ pub(crate) fn check<'t>(
     gates.iter().for_each(|gate| book.gate(gate, &mut violations));
     book.conditions(texts, &mut violations);
     handlers::of_blocks(outline, &mut violations);
-    Checked { tasks: checked, gates, violations }
+    let requires = ordering::check(outline, &checked, &book.ids, options.ordering(), &mut violations);
+    Checked { tasks: checked, gates, requires, violations }
 }
 
 pub(super) fn wrong_texts(task: &Task, at: &str, wrong: &[WrongText], violations: &mut Vec<Violation>) {
@@ -146,7 +151,7 @@ fn is_secret(task: &Task) -> bool {
     task.register.as_ref().is_some_and(|register| register.secret)
 }
 
-fn sets_variables(task: &Task) -> bool {
+pub(super) fn sets_variables(task: &Task) -> bool {
     task.action == VARIABLE_SET
 }
 

@@ -5,6 +5,8 @@ use lockstep_apis::v1alpha::object::Kind;
 
 use super::*;
 
+mod ordering;
+
 /// The violations of one manifest, as `Reason field: message`.
 fn violations(yaml: &str) -> Vec<String> {
     let objects = manifest::decode("book.yaml", yaml.as_bytes(), Some("default"))

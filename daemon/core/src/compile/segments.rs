@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use lockstep_apis::v1alpha::{
-    BlockPart, CompiledBlock, CompiledRetries, CompiledTask, OnInterrupt, OnUnreachable, Retries, Serialize,
+    BlockPart, CompiledBlock, CompiledRetries, CompiledTask, OnInterrupt, OnUnreachable, Ordering, Retries, Serialize,
     SnapshotNode, Targets, Task, Within,
 };
 use lockstep_apis::{duration, params};
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::check;
 use crate::check::gate::CheckedGate;
+use crate::check::ordering::Requires;
 use crate::check::tasks::Checked;
 use crate::outline::{Apart, Outline};
 use crate::references::{References, Root};
@@ -39,6 +40,14 @@ pub(super) struct Cut {
     pub(super) delegates: Vec<SnapshotNode>,
 }
 
+/// A book's tasks, in its order.
+pub(super) struct Tasks<'t> {
+    pub(super) outline: &'t Outline<'t>,
+    pub(super) checked: &'t Checked<'t>,
+    /// Why the Run leaves each out; "" if it does not.
+    pub(super) left_out: Vec<String>,
+}
+
 /// The cluster, and the Run's nodes.
 pub(super) struct Nodes<'c> {
     pub(super) inventory: &'c Inventory<'c>,
@@ -48,15 +57,15 @@ pub(super) struct Nodes<'c> {
 
 /// Groups and segments of a Run whose nodes are, in the order in which they are chosen, `nodes`.
 pub(super) fn cut(
-    outline: &Outline<'_>,
-    checked: &Checked<'_>,
+    of: &Tasks<'_>,
     options: &RunOptions,
     cluster: &Nodes<'_>,
     nodes: &[SnapshotNode],
 ) -> Result<Cut, Rejection> {
+    let Tasks { outline, checked, left_out } = of;
     let tasks = &checked.tasks[..];
     let mut delegates = Delegates::default();
-    let cutting = Cutting { outline, tasks, read: Read::of(checked), cluster, nodes };
+    let cutting = Cutting { outline, tasks, left_out, read: Read::of(checked), cluster, nodes };
     let all: Vec<u32> = (0..nodes.len() as u32).collect();
     let (mut groups, mut segments) = (Vec::new(), Vec::new());
     for Stretch { tasks: range, own, block } in stretches(outline, options) {
@@ -86,7 +95,20 @@ pub(super) fn cut(
         group.segment_count = segments.len() as u32 - group.first_segment;
         groups.push(group);
     }
+    if options.ordering() == Ordering::Free {
+        (1..).zip(&mut segments).for_each(|(number, segment)| together(segment, number, &checked.requires));
+    }
     Ok(Cut { groups, segments, delegates: delegates.nodes })
+}
+
+/// Lets tasks of a segment begin when what they require has ended. What they require of earlier segments has.
+fn together(segment: &mut Segment, number: u32, requires: &Requires) {
+    let is_free = |task: &CompiledTask| !task.handler && task.gate.is_none();
+    let inside: BTreeSet<u32> = segment.tasks.iter().filter(|task| is_free(task)).map(|task| task.index).collect();
+    for task in segment.tasks.iter_mut().filter(|task| is_free(task)) {
+        let after = requires[task.index as usize].iter().map(|before| *before as u32);
+        (task.together, task.after) = (number, after.filter(|before| inside.contains(before)).collect());
+    }
 }
 
 /// Tasks that are one group.
@@ -171,9 +193,18 @@ fn called_block(block: &Task) -> &str {
     if block.name.is_empty() { "block" } else { &block.name }
 }
 
+/// Who does a task.
+struct Doing<'t> {
+    targets: Option<&'t Targets>,
+    run_once: bool,
+    delegated: Option<&'t Targets>,
+    apart: Option<Apart>,
+}
+
 struct Cutting<'c> {
     outline: &'c Outline<'c>,
     tasks: &'c [CheckedTask<'c>],
+    left_out: &'c [String],
     read: Read,
     cluster: &'c Nodes<'c>,
     nodes: &'c [SnapshotNode],
@@ -191,12 +222,12 @@ impl Cutting<'_> {
         let mut open: Option<(std::ops::Range<usize>, Option<Apart>)> = None;
         for index in range {
             let own = &self.tasks[index];
-            let delegated = own.task.delegate_to.as_ref();
+            let doing = self.doing(index);
             // What its targets say of the whole group is said already.
-            let said = whole == own.leaf.apart && !own.task.run_once;
-            let apart = match delegated {
+            let said = whole == doing.apart && !doing.run_once;
+            let apart = match doing.delegated {
                 Some(_) => Some(Apart::Alone),
-                None => own.leaf.apart.filter(|_| !said),
+                None => doing.apart.filter(|_| !said),
             };
             let last = open.as_ref().map(|(_, apart)| apart);
             let joins = last.is_some_and(|last| *last == apart && apart != Some(Apart::Alone));
@@ -205,13 +236,14 @@ impl Cutting<'_> {
                 let mut read = own.references.ids(Root::All);
                 read.any(|id| segment.tasks.iter().any(|task| task.id == id))
             };
-            if !joins || own.task.sync || segments.last().is_some_and(waits) {
+            let is_left_out = !self.left_out[index].is_empty();
+            if !joins || own.task.sync || (!is_left_out && segments.last().is_some_and(waits)) {
                 if let (Some((before, _)), Some(segment)) = (open, segments.last_mut()) {
                     self.close(segment, before, Some(index));
                 }
-                let nodes = if apart.is_some() { self.doers(own, members)? } else { Vec::new() };
+                let nodes = if apart.is_some() { self.doers(own, &doing, members)? } else { Vec::new() };
                 let mut segment = Segment { nodes, all_of_window: apart.is_none(), ..Segment::default() };
-                if let Some(given) = delegated {
+                if let Some(given) = doing.delegated {
                     self.delegate(own, given, &mut segment, delegates)?;
                 }
                 segments.push(segment);
@@ -259,7 +291,9 @@ impl Cutting<'_> {
     fn add(&self, segment: &mut Segment, index: usize) {
         let own = &self.tasks[index];
         segment.tasks.push(self.task(own, index as u32));
-        reads(segment, &own.references);
+        if self.left_out[index].is_empty() {
+            reads(segment, &own.references);
+        }
     }
 
     /// Ends a segment of these tasks before the one with index `next`: adds `rescue` and `always` of the blocks that go
@@ -286,16 +320,43 @@ impl Cutting<'_> {
         CompiledBlock {
             index,
             name: block.task.name.clone(),
-            rescues: !block.task.rescue.is_empty(),
+            rescues: block.tasks.clone().any(|index| self.rescues(index, block.within.len())),
             begun: block.tasks.start < segment.start,
             goes_on,
         }
     }
 
+    /// Whether a task is in the `rescue` of the block at this depth, and is not left out.
+    fn rescues(&self, index: usize, depth: usize) -> bool {
+        let place = self.outline.tasks[index].within.get(depth);
+        self.left_out[index].is_empty() && place.is_some_and(|place| place.part() == BlockPart::Rescue)
+    }
+
+    /// Who does a task: as it says, or if it is left out, whoever is there anyway, as nobody need be found or waited for.
+    fn doing(&self, index: usize) -> Doing<'_> {
+        let CheckedTask { task, leaf, .. } = &self.tasks[index];
+        if self.left_out[index].is_empty() {
+            let (targets, delegated) = (task.targets.as_ref(), task.delegate_to.as_ref());
+            return Doing { targets, run_once: task.run_once, delegated, apart: leaf.apart };
+        }
+        let around =
+            || leaf.within.iter().rev().map(|place| (place.block, self.outline.blocks[place.block as usize].task));
+        let mut own = around().filter(|(_, block)| block.run_once || block.targets.is_some());
+        Doing {
+            targets: around().find_map(|(_, block)| block.targets.as_ref()),
+            run_once: around().any(|(_, block)| block.run_once),
+            delegated: None,
+            apart: own.next().map(|(block, _)| Apart::Block(block)),
+        }
+    }
+
     /// The nodes of a task that not every node does.
-    fn doers(&self, own: &CheckedTask<'_>, members: &[u32]) -> Result<Vec<u32>, Rejection> {
-        let targeted = if own.task.targets.is_some() { self.targeted(own)? } else { members.to_vec() };
-        if !own.task.run_once {
+    fn doers(&self, own: &CheckedTask<'_>, doing: &Doing<'_>, members: &[u32]) -> Result<Vec<u32>, Rejection> {
+        let targeted = match doing.targets {
+            Some(given) => self.targeted_by(given, called(own))?,
+            None => members.to_vec(),
+        };
+        if !doing.run_once {
             return Ok(targeted);
         }
         // The first of the first window that has one.
@@ -305,11 +366,6 @@ impl Cutting<'_> {
         // One that does nothing cannot do it for all; if none can, the first says why.
         let works = |node: &&u32| self.nodes[**node as usize].early() == EarlyEnd::Unspecified;
         Ok(targeted.iter().find(works).or(targeted.first()).copied().into_iter().collect())
-    }
-
-    /// The Run's nodes that a task's own targets mean.
-    fn targeted(&self, own: &CheckedTask<'_>) -> Result<Vec<u32>, Rejection> {
-        self.targeted_by(&own.task.targets.clone().unwrap_or_default(), called(own))
     }
 
     /// The Run's nodes that these targets of a task or block mean.
@@ -373,6 +429,9 @@ impl Cutting<'_> {
             gate: None,
             r#loop: task.r#loop.clone(),
             loop_limit: if task.loop_limit == 0 { check::LOOP_LIMIT } else { task.loop_limit },
+            left_out: self.left_out[index as usize].clone(),
+            together: 0,
+            after: Vec::new(),
             handler: own.leaf.handler,
             notify: notify.into_iter().collect(),
             within: own.leaf.within.clone(),

@@ -7,6 +7,9 @@ use lockstep_apis::v1alpha::{
 
 use super::*;
 
+mod ordering;
+mod tags;
+
 /// A small cluster: nodes named `n1`…, with whatever a test sets on them.
 struct Cluster {
     nodes: Vec<(Node, bool)>,
@@ -117,7 +120,8 @@ fn transcript(snapshot: &Snapshot) -> String {
                 .tasks
                 .iter()
                 .map(|task| {
-                    let marks = [(task.keep_result, "+"), (task.shared, "!"), (task.secret, "*")];
+                    let is_out = !task.left_out.is_empty();
+                    let marks = [(task.keep_result, "+"), (task.shared, "!"), (task.secret, "*"), (is_out, "-")];
                     let marks: String = marks.iter().filter(|(set, _)| *set).map(|(_, mark)| *mark).collect();
                     let id = if task.gate.is_some() { "[gate]" } else { &task.id };
                     format!("{id}{marks}")

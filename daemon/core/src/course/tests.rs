@@ -1,6 +1,8 @@
 //! Books in one line, stories in one line.
 
 use super::*;
+
+mod together;
 use BlockPart::{Always as A, Body as B, Rescue as R};
 
 struct Book {
@@ -27,7 +29,7 @@ fn told(book: &Book, left: &[u32], ends: &[(usize, Outcome)]) -> (Vec<usize>, Op
     let mut done = Vec::new();
     while let Some(at) = course.due() {
         done.push(at);
-        course.ended(&report(ends.iter().find(|(of, _)| *of == at).map_or(Outcome::Ok, |(_, outcome)| *outcome)));
+        course.ended(at, &report(ends.iter().find(|(of, _)| *of == at).map_or(Outcome::Ok, |(_, outcome)| *outcome)));
     }
     (done, course.fall().map(|fall| (fall.at, fall.outcome)), course.left_behind().collect())
 }
@@ -43,7 +45,7 @@ fn a_failure_that_is_ignored_is_none() {
     let mut done = Vec::new();
     while let Some(at) = course.due() {
         done.push(at);
-        course.ended(&TaskReport { ignored: at == 0, ..report(if at == 0 { FAILED } else { Outcome::Ok }) });
+        course.ended(at, &TaskReport { ignored: at == 0, ..report(if at == 0 { FAILED } else { Outcome::Ok }) });
     }
     assert_eq!((done, course.fall()), (vec![0, 1, 3, 4], None));
 }
@@ -111,13 +113,13 @@ fn a_block_that_was_refused_its_first_task_was_not_begun() {
     let book = whole();
     let mut course = Course::new(&book.tasks, &book.blocks, &[]);
     assert_eq!(course.due(), Some(0));
-    course.refused();
+    course.refused(0);
     assert_eq!((course.due(), course.fall().map(|fall| fall.outcome)), (None, Some(CANCELLED)));
     // Of one that was begun in an earlier segment, always is done.
     let blocks = [CompiledBlock { begun: true, ..book.blocks[0].clone() }];
     let mut course = Course::new(&book.tasks, &blocks, &[]);
     course.due();
-    course.refused();
+    course.refused(0);
     assert_eq!(course.due(), Some(3));
 }
 
@@ -142,7 +144,7 @@ fn a_rescue_knows_what_it_follows() {
     let mut followed = Vec::new();
     while let Some(at) = course.due() {
         followed.push((at, course.follows().map(|fall| fall.at)));
-        course.ended(&report(if at == 1 { FAILED } else { Outcome::Changed }));
+        course.ended(at, &report(if at == 1 { FAILED } else { Outcome::Changed }));
     }
     assert_eq!(followed, [(0, None), (1, None), (2, Some(1)), (3, Some(1)), (4, None)]);
 }
@@ -194,7 +196,7 @@ fn what_is_owed_is_due_without_being_notified() {
     let mut done = Vec::new();
     while let Some(at) = course.due() {
         done.push(at);
-        course.ended(&report(Outcome::Ok));
+        course.ended(at, &report(Outcome::Ok));
     }
     assert_eq!(done, [0, 1, 2]);
 }

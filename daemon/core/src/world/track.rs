@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use lockstep_apis::{
     commit::Revision,
-    v1alpha::{Assignment, Claim, EarlyEnd, OnInterrupt, Outcome, Report, Segment, TaskReport, Verdict, VerdictType},
+    v1alpha::{
+        Assignment, Claim, CompiledTask, EarlyEnd, OnInterrupt, Outcome, Report, Segment, TaskReport, Verdict,
+        VerdictType,
+    },
 };
 
 use crate::course::Course;
@@ -237,19 +240,9 @@ fn through(
     }
     // The report has the last word on a task.
     let ends = || report.tasks.iter().chain(&assignment.known);
-    let mut is_complete = true;
-    while let Some(at) = course.due() {
-        let index = segment.tasks[at].index;
-        match ends().find(|task| task.task == index) {
-            Some(report) if is_known(report.outcome()) || report.outcome() == Outcome::Cancelled => {
-                course.ended(report)
-            }
-            _ => {
-                is_complete = false;
-                break;
-            }
-        }
-    }
+    let has_ended = |report: &&TaskReport| is_known(report.outcome()) || report.outcome() == Outcome::Cancelled;
+    let end_of = |task: &CompiledTask| ends().find(|report| report.task == task.index).filter(has_ended);
+    let is_complete = course.resume(end_of).is_none();
     // What a cancel left undone stays so.
     if ends().any(|task| task.outcome() == Outcome::Cancelled) {
         let failed = course.fall().is_some_and(|fall| fall.outcome == Outcome::Failed);

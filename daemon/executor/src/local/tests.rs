@@ -9,6 +9,8 @@ use lockstep_apis::{
 
 use super::*;
 
+mod together;
+
 fn book(tasks: &str) -> TaskBook {
     let text = format!(
         "metadata: {{apiVersion: v1alpha, kind: TaskBook, name: b, namespace: default}}\n\
@@ -83,6 +85,21 @@ fn book_converges_and_then_changes_nothing() {
     let second = done(root.path(), WEB, |_| {});
     assert_eq!(second.outcomes, [Ok, Ok, Skipped], "{:?}", second.messages);
     assert_eq!(second.started, 2);
+}
+
+#[test]
+fn what_tags_leave_out_is_skipped_and_not_looked_at() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - {name: a, tags: files, file.directory: {path: /a}}
+    - {name: b, when: facts.no.such.fact, command.run: {argv: ["false"]}}
+    - {name: c, tags: files, file.managed: {path: "/a/${{ results.b.skipped }}", content: x}}
+"#;
+    let seen = done(root.path(), tasks, |run| run.tags = vec!["files".into()]);
+    assert_eq!(seen.outcomes, [Outcome::Changed, Outcome::Skipped, Outcome::Changed], "{:?}", seen.messages);
+    assert_eq!(seen.messages[1], "left out by `tags: files`");
+    assert_eq!((seen.started, seen.succeeded), (2, true));
+    assert!(root.path().join("a/true").exists());
 }
 
 #[test]
@@ -266,6 +283,33 @@ fn what_can_be_told_in_a_check_is_told() {
     let seen = done(root.path(), tasks, |run| run.check = true);
     let expected = [Ok, Ok, Ok, Changed, Unpredicted, Changed, Ok, Unpredicted];
     assert_eq!(seen.outcomes, expected, "{:?}", seen.messages);
+}
+
+#[test]
+fn what_fails_in_a_check_behind_a_change_is_unpredicted_whatever_the_action() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("there"), "x").unwrap();
+    let change = "    - {name: changes, file.directory: {path: /made}}\n";
+    for fails in [
+        "file.managed: {path: /there/below, content: x}",
+        "file.directory: {path: /there}",
+        "file.symlink: {path: /there/below, target: x}",
+        "file.line: {path: /there, regexp: y, line: y, insertBefore: nowhere}",
+        "file.replaced: {path: /nowhere, regexp: a, replacement: b}",
+        "archive.unpacked: {source: /nowhere.tar, path: /made}",
+        "command.query: {argv: ['false']}",
+        "http.request: {url: 'http://127.0.0.1:1/'}",
+    ] {
+        let task = format!("    - {{name: fails, {fails}}}\n");
+        let seen = done(root.path(), &format!("{change}{task}"), |run| run.check = true);
+        assert_eq!(seen.outcomes.get(1), Some(&Outcome::Unpredicted), "{fails}: {:?}", seen.messages);
+    }
+    // An item is a task before the next one.
+    let looped = "    - {name: loop, loop: [/new, /there/below], file.directory: {path: '${{ item }}'}}\n";
+    let seen = done(root.path(), looped, |run| run.check = true);
+    assert_eq!(seen.outcomes, [Outcome::Unpredicted], "{:?}", seen.messages);
+    let before = "    - {name: fails, file.managed: {path: /there/below, content: x}}\n";
+    assert_eq!(done(root.path(), before, |run| run.check = true).outcomes, [Outcome::Failed]);
 }
 
 #[test]

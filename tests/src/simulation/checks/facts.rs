@@ -97,6 +97,8 @@ impl<'c> Facts<'c> {
         }
         for mark in &self.cluster.executions {
             seen.starts += u64::from(mark.what == Deed::Start);
+            let book = &self.cluster.books[run_index(&mark.attempt.run)];
+            seen.free += u64::from(mark.what == Deed::Start && book.is_free(mark.attempt.segment, mark.task));
             seen.cut += u64::from(mark.what == Deed::Killed);
         }
         seen.refused = (0..self.runs.len()).filter(|&run| self.cluster.is_refused(run)).count() as u64;
@@ -118,6 +120,8 @@ impl<'c> Facts<'c> {
                 seen.lost += u64::from(verdict == Some(VerdictType::Lost));
                 seen.fenced += u64::from(verdict == Some(VerdictType::Fenced) && life.claimed.is_some());
                 seen.released += u64::from(life.released.is_some());
+                let tasks = life.report.iter().flat_map(|(_, report)| &report.tasks);
+                seen.left_out += tasks.filter(|task| task.outcome() == Outcome::Skipped).count() as u64;
                 seen.late += u64::from(life.report.as_ref().is_some_and(|(_, report)| report.late));
             }
         }
@@ -214,6 +218,20 @@ fn in_turn(tasks: &[u32], ends: &impl Fn(u32) -> Option<Outcome>) -> Came {
     Came::Well
 }
 
+/// What tasks come to that are done beside each other.
+fn beside(tasks: &[u32], ends: &impl Fn(u32) -> Option<Outcome>) -> Came {
+    let ends: Vec<Option<Outcome>> = tasks.iter().map(|task| ends(*task)).collect();
+    if ends.contains(&Some(Outcome::Failed)) {
+        Came::Failed
+    } else if ends.contains(&Some(Outcome::Cancelled)) {
+        Came::Cancelled
+    } else if ends.iter().any(|end| end.is_none_or(|end| end == Outcome::Interrupted)) {
+        Came::Unfinished
+    } else {
+        Came::Well
+    }
+}
+
 impl Book {
     /// The block that some of a segment's tasks are in.
     pub(super) fn guard_of(&self, segment: u32) -> Option<&Guard> {
@@ -248,6 +266,12 @@ impl Book {
             _ => reported(task),
         };
         let tasks: Vec<u32> = self.snapshot.segments[segment as usize].tasks.iter().map(|task| task.index).collect();
+        let of = &self.snapshot.segments[segment as usize].tasks;
+        let together = of.iter().filter(|task| task.together != 0).count();
+        if together > 0 {
+            let all = beside(&tasks[..together], &ends);
+            return if all == Came::Well { in_turn(&tasks[together..], &ends) } else { all };
+        }
         let Some(guard) = self.guard_of(segment) else { return in_turn(&tasks, &ends) };
         let outside = |task: &u32| ![&guard.body, &guard.rescue, &guard.always].iter().any(|part| part.contains(task));
         let begin = tasks.iter().position(|task| !outside(task)).unwrap_or(tasks.len());

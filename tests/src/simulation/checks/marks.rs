@@ -1,6 +1,6 @@
 //! Judges of what tasks really did, at the true time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_apis::v1alpha::Outcome;
 
@@ -23,7 +23,7 @@ struct Place {
 }
 
 pub(super) fn check(facts: &mut Facts<'_>) {
-    let mut executing: BTreeMap<Place, u32> = BTreeMap::new();
+    let mut executing: BTreeMap<Place, BTreeSet<u32>> = BTreeMap::new();
     let mut starts: BTreeMap<(Place, u32), u32> = BTreeMap::new();
     let mut ends: BTreeMap<(Place, u32), (u64, Outcome)> = BTreeMap::new();
     let cluster = facts.cluster;
@@ -46,18 +46,21 @@ pub(super) fn check(facts: &mut Facts<'_>) {
                         format!("{:?} task {} began twice", mark.attempt, mark.task),
                     );
                 }
-                executing.insert(place, mark.task);
+                if facts.book(place.run).is_left_out(mark.task) {
+                    let message = format!("{:?} task {} began though it is left out", mark.attempt, mark.task);
+                    facts.object(Checker::LeftOut, mark.at_ms, message);
+                }
+                check_order(facts, mark, place, &executing, &ends);
+                executing.entry(place).or_default().insert(mark.task);
                 check_claim(facts, mark, place);
                 check_others(facts, mark, place, &executing);
                 check_barrier(facts, mark, place);
             }
             Deed::End(outcome) => {
-                executing.remove(&place);
+                rests(&mut executing, place, mark.task);
                 ends.insert((place, mark.task), (mark.at_ms, outcome));
             }
-            Deed::Killed => {
-                executing.remove(&place);
-            }
+            Deed::Killed => rests(&mut executing, place, mark.task),
         }
     }
     check_reports(facts, &starts, &ends);
@@ -70,8 +73,38 @@ fn check_claim(facts: &mut Facts<'_>, mark: &Execution, place: Place) {
     }
 }
 
+fn rests(executing: &mut BTreeMap<Place, BTreeSet<u32>>, place: Place, task: u32) {
+    let Some(tasks) = executing.get_mut(&place) else { return };
+    tasks.remove(&task);
+    if tasks.is_empty() {
+        executing.remove(&place);
+    }
+}
+
+/// What a task requires has ended well, in this attempt or an earlier one, and is not at work.
+fn check_order(
+    facts: &mut Facts<'_>,
+    mark: &Execution,
+    place: Place,
+    executing: &BTreeMap<Place, BTreeSet<u32>>,
+    ends: &BTreeMap<(Place, u32), (u64, Outcome)>,
+) {
+    let book = facts.book(place.run);
+    let ended = |task: u32| {
+        let mut attempts = (1..=place.attempt).map(|attempt| Place { attempt, ..place });
+        attempts.any(|earlier| ends.get(&(earlier, task)).is_some_and(|(_, outcome)| *outcome != Outcome::Failed))
+    };
+    let is_at_work = |task: u32| executing.get(&place).is_some_and(|tasks| tasks.contains(&task));
+    let after = book.after(place.segment, mark.task).iter().copied();
+    let missing = after.filter(|task| !book.is_left_out(*task) && (is_at_work(*task) || !ended(*task)));
+    for task in missing.collect::<Vec<u32>>() {
+        let message = format!("{:?} task {} began before task {task} had ended", mark.attempt, mark.task);
+        facts.object(Checker::Order, mark.at_ms, message);
+    }
+}
+
 /// Window, turns and locks. A released attempt is the admin's affair.
-fn check_others(facts: &mut Facts<'_>, mark: &Execution, place: Place, executing: &BTreeMap<Place, u32>) {
+fn check_others(facts: &mut Facts<'_>, mark: &Execution, place: Place, executing: &BTreeMap<Place, BTreeSet<u32>>) {
     let counted = |other: &Place| {
         let life = facts.runs[other.run].lives.get(&(other.segment, other.node, other.attempt));
         life.and_then(|life| life.released).is_none_or(|at| at > mark.at_ms)

@@ -94,8 +94,8 @@ impl Cluster {
         if !self.machines[node].up {
             return;
         }
-        for (attempt, child) in self.machines[node].lose_power(&mut self.random) {
-            self.log(&attempt, child.task, Deed::Killed);
+        for (attempt, task) in self.machines[node].lose_power(&mut self.random) {
+            self.log(&attempt, task, Deed::Killed);
         }
         let back = self.random.between(100, 8000);
         self.after(back, Event::MachineUp(node));
@@ -136,8 +136,8 @@ impl Cluster {
         let lost = self.random.chance(120).then(|| self.random.below(self.machines.len()));
         for node in 0..self.machines.len() {
             if lost == Some(node) {
-                for (attempt, child) in self.machines[node].lose_power(&mut self.random) {
-                    self.log(&attempt, child.task, Deed::Killed);
+                for (attempt, task) in self.machines[node].lose_power(&mut self.random) {
+                    self.log(&attempt, task, Deed::Killed);
                 }
                 self.machines[node].gone = true;
                 continue;

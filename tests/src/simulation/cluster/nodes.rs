@@ -144,6 +144,12 @@ impl Cluster {
                 if self.variant == Variant::OwedForgotten {
                     work.owed.clear();
                 }
+                if self.variant == Variant::LeftOutDone {
+                    work.tasks.iter_mut().for_each(|task| task.left_out.clear());
+                }
+                if self.variant == Variant::OrderForgotten {
+                    work.tasks.iter_mut().for_each(|task| task.after.clear());
+                }
                 if let Some(sent_ms) = agent.pending.remove(&attempt)
                     && agent.taken.insert(attempt.clone())
                 {
@@ -210,9 +216,14 @@ impl Cluster {
         let mut ended_badly = true;
         let next = match beat {
             Beat::Intend => match folder.next_task() {
+                None if folder.is_free() && folder.is_at_work() => return,
                 None => return self.finish(node, attempt),
                 Some(task) if folder.cancelled && !folder.is_ending() => {
                     folder.done(task, Outcome::Cancelled);
+                    Beat::Intend
+                }
+                Some(task) if folder.leaves_out(task) => {
+                    folder.done(task, Outcome::Skipped);
                     Beat::Intend
                 }
                 Some(task) => {
@@ -223,11 +234,19 @@ impl Cluster {
                     Beat::Start(task)
                 }
             },
-            Beat::Start(task) if folder.cancelled && !folder.is_ending() => {
+            Beat::Start(task) if folder.cancelled && (folder.is_free() || !folder.is_ending()) => {
                 folder.done(task, Outcome::Cancelled);
                 Beat::Intend
             }
-            Beat::Start(task) => return self.start_child(node, attempt, id, task),
+            Beat::Start(task) => {
+                let goes_on = folder.is_free() && !late;
+                self.start_child(node, attempt, id, task);
+                if !goes_on {
+                    return;
+                }
+                ended_badly = false;
+                Beat::Intend
+            }
             Beat::IntendLate(task) => return folder.intend(task, self.now_ms),
             Beat::Done(task, outcome) => {
                 folder.done(task, outcome);
@@ -236,14 +255,18 @@ impl Cluster {
             }
             Beat::Kill => {
                 // What is always done has its own time.
-                let Some(child) = machine.children.get(attempt).filter(|_| !folder.is_ending()) else { return };
-                folder.done(child.task, Outcome::Cancelled);
+                let children = machine.children.range((attempt.clone(), 0)..=(attempt.clone(), u32::MAX));
+                let children: Vec<u32> = children.map(|((_, task), _)| *task).collect();
+                if children.is_empty() || (folder.is_ending() && !folder.is_free()) {
+                    return;
+                }
+                children.iter().for_each(|task| folder.done(*task, Outcome::Cancelled));
                 self.kill_child(node, attempt);
                 Beat::Intend
             }
         };
-        let next_task = || self.machines[node].disk.get(attempt).and_then(Folder::next_task);
-        if ended_badly && next_task().is_none() {
+        let is_over = |folder: &Folder| folder.next_task().is_none() && !(folder.is_free() && folder.is_at_work());
+        if ended_badly && self.machines[node].disk.get(attempt).is_some_and(is_over) {
             return self.finish(node, attempt);
         }
         let wait = self.random.between(0, 3);
@@ -259,26 +282,27 @@ impl Cluster {
         // What was changed by an attempt that was cut needs no change.
         let outcome = if self.executions.iter().any(is_done) { Outcome::Ok } else { outcome };
         let id = self.id();
-        self.machines[node].children.insert(attempt.clone(), Child { id, task, outcome });
+        self.machines[node].children.insert((attempt.clone(), task), Child { id, outcome });
         self.log(attempt, task, Deed::Start);
-        self.after(takes_ms, Event::ChildEnds(node, attempt.clone(), id));
+        self.after(takes_ms, Event::ChildEnds(node, attempt.clone(), task, id));
         if self.variant == Variant::JournalAfterExec {
             let wait = self.random.between(1, 20);
             self.after(wait, Event::Beat(node, attempt.clone(), executor, Beat::IntendLate(task)));
         }
     }
 
-    pub(super) fn child_ends(&mut self, node: usize, attempt: &Attempt, id: u64) {
+    pub(super) fn child_ends(&mut self, node: usize, attempt: &Attempt, task: u32, id: u64) {
         let machine = &mut self.machines[node];
-        if machine.children.get(attempt).is_none_or(|child| child.id != id) {
+        let place = (attempt.clone(), task);
+        if machine.children.get(&place).is_none_or(|child| child.id != id) {
             return;
         }
-        let child = machine.children.remove(attempt).expect("seen above");
+        let child = machine.children.remove(&place).expect("seen above");
         let executor = machine.executors.get(attempt).map(|executor| executor.id);
-        self.log(attempt, child.task, Deed::End(child.outcome));
+        self.log(attempt, task, Deed::End(child.outcome));
         if let Some(executor) = executor {
             let wait = self.random.between(0, 3);
-            self.after(wait, Event::Beat(node, attempt.clone(), executor, Beat::Done(child.task, child.outcome)));
+            self.after(wait, Event::Beat(node, attempt.clone(), executor, Beat::Done(task, child.outcome)));
         }
     }
 
@@ -294,8 +318,9 @@ impl Cluster {
     }
 
     fn kill_child(&mut self, node: usize, attempt: &Attempt) {
-        if let Some(child) = self.machines[node].children.remove(attempt) {
-            self.log(attempt, child.task, Deed::Killed);
+        for task in self.machines[node].at_work(attempt) {
+            self.machines[node].children.remove(&(attempt.clone(), task));
+            self.log(attempt, task, Deed::Killed);
         }
     }
 
