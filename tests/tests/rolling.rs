@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lockstep_tests::{
     hosts::{folder, index_packages},
     rig::{HOSTS, PATIENCE, Rig, said},
+    told::{TRACE, Told, nothing_was_written},
 };
 use std::{fs, path::Path, process::Command, time::Instant};
 
@@ -51,12 +52,14 @@ impl Shop {
 
     fn the_leader_dies_in_the_middle_and_all_are_upgraded(&self) -> Result<()> {
         self.offer("1.1", 200)?;
+        self.ends("shop", &["-i", "version=1.1", "--check"], "foretold", "Succeeded")?;
         self.start("shop", &["-i", "version=1.1"], "all")?;
         // The canary is done, the others are not.
         self.wait_until("one node has 1.1", || Ok(self.versions()?.contains(&"1.1".to_owned())))?;
         self.rig.signal(&self.rig.leader()?, "KILL")?;
         self.has_ended("all", "Succeeded")?;
         ensure!(self.versions()? == ["1.1"; 3], "{:?}", self.versions()?);
+        self.told("foretold")?.holds_against(&self.told("all")?)?;
         self.every_customer_was_served()
     }
 
@@ -100,9 +103,12 @@ impl Shop {
     }
 
     fn an_upgrade_to_what_is_there_changes_nothing(&self) -> Result<()> {
+        let traces =
+            || -> Result<Vec<_>> { HOSTS.iter().map(|host| self.rig.lab.exec(host, &["sh", "-c", TRACE])).collect() };
+        let before = traces()?;
         let again = said(&self.rig.ctl_on("h1", "60", &["run", "shop", "-i", "version=2.2", "--wait"])?);
         ensure!(again.contains("3 nodes: 3 ok"), "{again}");
-        Ok(())
+        before.iter().zip(&traces()?).try_for_each(|(before, after)| nothing_was_written(before, after))
     }
 
     /// Puts a version into the hosts' package source.
@@ -127,6 +133,10 @@ impl Shop {
     fn has_ended(&self, run: &str, phase: &str) -> Result<()> {
         let ended = self.rig.wait_for_phase(run, phase);
         ended.with_context(|| self.rig.ctl(&["describe", "run", run]).unwrap_or_default())
+    }
+
+    fn told(&self, run: &str) -> Result<Told> {
+        Told::read(&self.rig.ctl(&["describe", "run", run])?)
     }
 
     /// The version that each host serves.

@@ -8,14 +8,18 @@ use lockstep_tests::{
 };
 use std::{cell::Cell, fs, path::Path, process::Command};
 
-pub(crate) const EXAMPLES: [&str; 3] = ["07-three-tier", "08-kubeadm-join", "10-certificates"];
+pub(crate) const EXAMPLES: [&str; 4] = ["01-lockstep", "07-three-tier", "08-kubeadm-join", "10-certificates"];
 
 const HOSTS: [&str; 4] = ["h1", "h2", "h3", "h4"];
 
 #[test]
 fn examples_of_several_hosts_do_what_their_check_says_and_then_nothing() -> Result<()> {
     let cluster = Cluster::open()?;
-    let done = cluster.certificates().and_then(|()| cluster.kubernetes()).and_then(|()| cluster.three_tiers());
+    let first = cluster.converges("01-lockstep", "web", &[]);
+    let done = first
+        .and_then(|()| cluster.certificates())
+        .and_then(|()| cluster.kubernetes())
+        .and_then(|()| cluster.three_tiers());
     if done.is_err() {
         println!("{}", cluster.rig.journals());
     }
