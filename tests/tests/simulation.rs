@@ -146,6 +146,11 @@ fn a_forgotten_failure_in_a_block_is_caught() {
 }
 
 #[test]
+fn waiting_for_who_never_comes_is_caught() {
+    caught(Variant::NeverGivenUp, &[Checker::Liveness]);
+}
+
+#[test]
 fn a_forgotten_handler_is_caught() {
     caught(Variant::OwedForgotten, &[Checker::Handlers]);
 }

@@ -6,6 +6,8 @@ use lockstep_apis::{
     keys::{self, AttemptKey},
 };
 
+use super::server::UNREACHABLE_MS;
+
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
@@ -40,6 +42,8 @@ pub enum Variant {
     LockNotCompared,
     /// A Run that fails leaves no poison.
     NoPoison,
+    /// A leader waits for nodes that have begun nothing, whatever the book says.
+    NeverGivenUp,
     /// A node is not told which handlers it owes.
     OwedForgotten,
     /// A node is not told which blocks it left.
@@ -80,6 +84,11 @@ impl Variant {
             Variant::GuardStoppedUnderWait => Some(0),
             _ => None,
         }
+    }
+
+    /// How long a leader waits for a node that has begun nothing.
+    pub(crate) fn unreachable_ms(self) -> u64 {
+        if self == Variant::NeverGivenUp { u64::MAX / 2 } else { UNREACHABLE_MS }
     }
 
     pub(crate) fn stops_guards(self) -> bool {

@@ -9,7 +9,7 @@ use lockstep_core::{fence::Sight, step};
 use prost::Message;
 
 use super::{Answer, Cluster, Event, Purpose, Request};
-use crate::simulation::{server::UNREACHABLE_MS, variant::Variant};
+use crate::simulation::variant::Variant;
 
 impl Cluster {
     /// A server takes in what its watch brings, perhaps not all of it yet, and does what it has to do.
@@ -101,7 +101,7 @@ impl Cluster {
             (Purpose::Elect, Answer::Done(revision)) => {
                 of.electing = false;
                 of.term = Some(Term { incarnation: 1, revision });
-                of.sight = Sight::new(UNREACHABLE_MS);
+                of.sight = Sight::new(self.variant.unreachable_ms());
                 of.in_flight = 0;
                 let epoch = of.epoch;
                 self.after(500, Event::KeepAlive(server, epoch));
