@@ -140,3 +140,32 @@ fn dnfs_lock_is_waited_for_as_long_as_asked() {
     }
     assert_changed(&packages(&mut stage, "installed", &["demo"], &timeout));
 }
+
+#[test]
+fn a_repository_of_dnfs_is_a_file_and_its_key() {
+    let repository = repository();
+    let mut stage = stage(&repository, true);
+    fs::remove_file(stage.path("etc/yum.repos.d/local.repo")).unwrap();
+    let given = |more: (&'static str, Value)| {
+        let uri = format!("file://{}/repo", repository.path().display());
+        Value::map([("name", Value::text("shop")), ("uris", uri.into()), more])
+    };
+    let unsigned = given(("unsigned", true.into()));
+    stage.check = true;
+    assert_changed(&stage.perform_with("package.repository", &unsigned));
+    assert!(crate::stage::names(&stage.dir.path().join("etc/yum.repos.d")).is_empty());
+    stage.check = false;
+    assert_changed(&stage.perform_with("package.repository", &unsigned));
+    assert_ok(&stage.perform_with("package.repository", &unsigned));
+    assert_changed(&packages(&mut stage, "installed", &["demo-lib"], &[]));
+    // With a key, what nobody signed is not installed any more.
+    let key = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nnone\n-----END PGP PUBLIC KEY BLOCK-----\n";
+    let signed = given(("key", key.into()));
+    assert_changed(&stage.perform_with("package.repository", &signed));
+    assert_eq!(stage.read("etc/pki/rpm-gpg/shop.asc"), key);
+    assert_eq!(packages(&mut stage, "installed", &["demo"], &[]).outcome, Outcome::Failed);
+    let gone = [("name", Value::text("shop")), ("absent", true.into())];
+    assert_changed(&stage.perform("package.repository", gone.clone()));
+    assert_ok(&stage.perform("package.repository", gone));
+    assert!(crate::stage::names(&stage.dir.path().join("etc/pki/rpm-gpg")).is_empty());
+}
