@@ -263,7 +263,7 @@ mod tests {
         let task = &schema["$defs"]["Task"]["properties"];
         assert_eq!(task["file.managed"]["$ref"], "#/$defs/file.managed");
         assert_eq!(task["timeout"]["default"], "10m");
-        assert_eq!(task["include"]["not"], json!({}));
+        assert_eq!(schema["$defs"]["TaskBookSpec"]["properties"]["trustFacts"]["not"], json!({}));
         assert_eq!(task["loopLimit"]["maximum"], 10_000);
         assert_eq!(task["runOnce"]["description"], "One node does it, for all: the first in order of name.");
         assert_eq!(schema["$defs"]["file.managed"]["required"], json!(["path"]));

@@ -359,10 +359,14 @@ impl Walk<'_, '_> {
         }
         let spelled = node.get("action").is_some();
         match actions.as_slice() {
-            [] if node.get("block").is_some() => {}
+            [] if node.get("block").is_some() || node.get("include").is_some() => {}
             [] => {
                 let message = "a task needs an action: a key with a dot, as in `command.run: {argv: [id]}`";
                 self.violations.push(node.at, path, "NoAction", message);
+            }
+            [(name, at, _)] if node.get("include").is_some() => {
+                let message = format!("an include has no action of its own; make {} a task beside it", shown(name));
+                self.violations.push(*at, path, "TwoActions", message);
             }
             [(name, at, _)] if node.get("block").is_some() => {
                 let message = format!("a block has no action of its own; put {} into it as a task", shown(name));

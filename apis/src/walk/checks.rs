@@ -184,7 +184,8 @@ fn environment(walk: &mut Walk<'_, '_>, task: &Node<'_>, path: &Path<'_>) {
 
 /// What only an action can have, and what only a block can have.
 fn block(walk: &mut Walk<'_, '_>, task: &Node<'_>, path: &Path<'_>) {
-    let is_block = task.get("block").is_some();
+    let is_include = task.get("include").is_some();
+    let is_block = task.get("block").is_some() || is_include;
     for entry in task.entries().unwrap_or_default() {
         let message = match &*entry.key {
             "id" | "success" | "changed" | "register" | "retries" if is_block => {
@@ -195,7 +196,10 @@ fn block(walk: &mut Walk<'_, '_>, task: &Node<'_>, path: &Path<'_>) {
             "delegateTo" | "throttle" if is_block => {
                 "a block is not done elsewhere as a whole; give it to the tasks in it"
             }
-            "rescue" | "always" if !is_block => "belongs to a `block`: write the tasks that it is for as `block`",
+            "block" if is_include => "is no part of an `include`: make a task of each",
+            "rescue" | "always" if task.get("block").is_none() => {
+                "belongs to a `block`: write the tasks that it is for as `block`"
+            }
             _ => continue,
         };
         walk.violations.push(entry.at, &Path::Field(path, &entry.key), "NoMatch", message);

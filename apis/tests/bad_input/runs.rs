@@ -165,6 +165,10 @@ fn counts_durations_and_tasks_are_held_to_their_ranges() {
             (4, 19),
             "spec.tasks[0].environment.1A",
         ),
+        row("include", task("include: base\n  time.sleep: 1s"), "TwoActions", (5, 5), "spec.tasks[0]"),
+        row("include", task("include: {inputs: {}}"), "OneOf", (4, 14), "spec.tasks[0].include"),
+        row("include", task("include: Base"), "InvalidName", (4, 14), "spec.tasks[0].include"),
+        row("include", task("include: base\n  always: [{time.sleep: 1s}]"), "NoMatch", (5, 5), "spec.tasks[0].always"),
         row("tag", task("tags: [a, b c]\n  time.sleep: 1s"), "Pattern", (4, 15), "spec.tasks[0].tags[1]"),
         row("tag of a run", run("skipTags: -x"), "Pattern", (4, 13), "spec.skipTags"),
     ]);

@@ -13,8 +13,7 @@ use lockstep_apis::v1alpha::{ApplyAction, ApplyRequest, ApplyResponse, DeleteReq
 /// The objects of the files, checked as far as that can be done here.
 pub(crate) fn read(files: &Files, namespace: &str) -> Result<Vec<Object>> {
     let objects = manifests::read(files, namespace)?;
-    let violations: Vec<_> =
-        objects.iter().flat_map(|object| manifests::located(object, super::lint::violations(object))).collect();
+    let violations = super::lint::all_violations(&objects);
     if !violations.is_empty() {
         return Err(Error::Invalid(violations));
     }

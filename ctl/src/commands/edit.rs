@@ -8,7 +8,6 @@ use crate::{
     cli::Edit,
     context::Session,
     error::{Error, Result},
-    manifests,
     render::path,
     terminal,
 };
@@ -110,7 +109,7 @@ fn read(file: &Path, text: &str, stored: &Object) -> Result<Object> {
             "it was {was} and is now {is}; edit renames nothing, `lockstep apply` makes another"
         )));
     }
-    let violations = manifests::located(&object, lint::violations(&object));
+    let violations = lint::all_violations(std::slice::from_ref(&object));
     if !violations.is_empty() {
         return Err(Error::Invalid(violations));
     }

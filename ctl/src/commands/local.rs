@@ -7,8 +7,10 @@ use crate::{
     manifests,
     render::{describe, safe},
 };
-use lockstep_apis::v1alpha::{CompiledTask, Outcome, OutputChunk, OutputStream, TaskBook, TaskReport, object::Kind};
-use lockstep_core::{check, parameters::BookTexts};
+use lockstep_apis::v1alpha::{
+    CompiledTask, Object, Outcome, OutputChunk, OutputStream, TaskBook, TaskReport, object::Kind,
+};
+use lockstep_core::{Library, check, parameters::BookTexts};
 use lockstep_executor::local::{self, LocalError, LocalEvent, LocalOutcome, LocalRun};
 use std::{
     collections::BTreeMap,
@@ -19,7 +21,7 @@ use std::{
 const KEPT_OUTPUT_BYTES: usize = 16 * 1024;
 
 pub(crate) fn run(arguments: &Arguments, namespace: &str) -> Result<()> {
-    let (book, texts) = book(arguments, namespace)?;
+    let (book, library, texts) = book(arguments, namespace)?;
     let local = LocalRun {
         inputs: run::inputs(&arguments.spec.inputs, &book)?,
         set: run::set(&arguments.spec.set)?,
@@ -29,6 +31,7 @@ pub(crate) fn run(arguments: &Arguments, namespace: &str) -> Result<()> {
         check: arguments.check,
         diff: arguments.diff,
         book,
+        library,
         texts: Some(texts),
     };
     let cancel = local::cancelled_by_signals().map_err(|e| Error::Usage(format!("signals cannot be watched: {e}")))?;
@@ -43,39 +46,50 @@ pub(crate) fn run(arguments: &Arguments, namespace: &str) -> Result<()> {
     if outcome.succeeded { Ok(()) } else { Err(Error::RunFailed) }
 }
 
-/// The one book of the files, and the texts of its tasks, which checking it has parsed.
-fn book(arguments: &Arguments, namespace: &str) -> Result<(TaskBook, BookTexts)> {
+/// The one book of the files, with those that it may include and the texts of its tasks, which checking it has parsed.
+fn book(arguments: &Arguments, namespace: &str) -> Result<(TaskBook, Vec<TaskBook>, BookTexts)> {
     let mut books = Vec::new();
     for object in manifests::read_paths(&arguments.files, false, namespace)? {
-        let texts = match &object.kind {
-            Some(Kind::TaskBook(book)) => book.spec.as_ref().map(BookTexts::of_book).unwrap_or_default(),
-            _ => BookTexts::default(),
-        };
-        let violations = match &object.kind {
-            Some(Kind::TaskBook(book)) => check::book_parsed(book, &texts),
-            _ => lint::violations(&object),
-        };
-        if !violations.is_empty() {
-            return Err(Error::Invalid(manifests::located(&object, violations)));
-        }
-        if let Some(Kind::TaskBook(book)) = object.kind {
-            books.push((book, texts));
+        match object.kind {
+            Some(Kind::TaskBook(book)) => books.push(book),
+            _ => {
+                let violations = lint::violations(&object, &Library::default());
+                if !violations.is_empty() {
+                    return Err(Error::Invalid(manifests::located(&object, violations)));
+                }
+            }
         }
     }
     let wanted = arguments.book.as_deref();
     let name = |book: &TaskBook| book.metadata.as_ref().map(|m| m.name.clone()).unwrap_or_default();
-    books.retain(|(book, _)| wanted.is_none_or(|wanted| name(book) == wanted));
-    match <[_; 1]>::try_from(books) {
-        Ok([book]) => Ok(book),
-        Err(books) if books.is_empty() => Err(Error::Usage(match wanted {
-            Some(wanted) => format!("the files hold no TaskBook {wanted}"),
-            None => "the files hold no TaskBook".into(),
-        })),
-        Err(books) => {
-            let names = books.iter().map(|(book, _)| name(book)).collect::<Vec<_>>().join(", ");
-            Err(Error::Usage(format!("the files hold several books: name one of {names}")))
+    let meant: Vec<usize> =
+        (0..books.len()).filter(|at| wanted.is_none_or(|wanted| name(&books[*at]) == wanted)).collect();
+    let at = match meant.as_slice() {
+        [at] => *at,
+        [] => {
+            return Err(Error::Usage(match wanted {
+                Some(wanted) => format!("the files hold no TaskBook {wanted}"),
+                None => "the files hold no TaskBook".into(),
+            }));
+        }
+        several => {
+            let names = several.iter().map(|at| name(&books[*at])).collect::<Vec<_>>().join(", ");
+            return Err(Error::Usage(format!("the files hold several books: name one of {names}")));
+        }
+    };
+    let library = Library::whole(&books);
+    let texts = BookTexts::of_book(&books[at], &library);
+    for (index, book) in books.iter().enumerate() {
+        let violations = match index == at {
+            true => check::book_parsed(book, &library, &texts),
+            false => check::book_among(book, &library),
+        };
+        if !violations.is_empty() {
+            return Err(Error::Invalid(manifests::located(&Object::from(book.clone()), violations)));
         }
     }
+    let book = books.swap_remove(at);
+    Ok((book, books, texts))
 }
 
 fn refused(error: LocalError) -> Error {

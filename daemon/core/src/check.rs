@@ -8,13 +8,14 @@ use lockstep_apis::violation::of_field;
 
 use crate::concurrency;
 use crate::expression::{Expression, Text};
-use crate::outline::Outline;
+use crate::outline::{Library, Outline};
 use crate::parameters::BookTexts;
 use crate::references::{References, Root};
 
 mod blocks;
 pub(crate) mod gate;
 pub(crate) mod handlers;
+pub(crate) mod include;
 pub(crate) mod inputs;
 mod loops;
 pub(crate) mod ordering;
@@ -24,12 +25,19 @@ pub(crate) use loops::LOOP_LIMIT;
 pub use tasks::default_id;
 
 /// All that is wrong with a book. Fields are paths such as `spec.tasks[2].when`.
+///
+/// Of books that it includes nothing is known.
 pub fn book(book: &TaskBook) -> Vec<Violation> {
-    book_parsed(book, &book.spec.as_ref().map(BookTexts::of_book).unwrap_or_default())
+    book_among(book, &Library::default())
 }
 
-/// [`book`] for one whose texts are parsed already.
-pub fn book_parsed(book: &TaskBook, texts: &BookTexts) -> Vec<Violation> {
+/// [`book`] for one that includes others.
+pub fn book_among(book: &TaskBook, library: &Library<'_>) -> Vec<Violation> {
+    book_parsed(book, library, &BookTexts::of_book(book, library))
+}
+
+/// [`book_among`] for one whose texts are parsed already.
+pub fn book_parsed(book: &TaskBook, library: &Library<'_>, texts: &BookTexts) -> Vec<Violation> {
     let Some(spec) = &book.spec else {
         return vec![of_field("Required", "spec", "is missing: write `spec` with `tasks`")];
     };
@@ -44,7 +52,7 @@ pub fn book_parsed(book: &TaskBook, texts: &BookTexts) -> Vec<Violation> {
         concurrency::check(own, &declared, &mut violations);
     }
     let options = spec.run_options.clone().unwrap_or_default();
-    violations.extend(tasks::check(&Outline::of_book(spec), texts, &options, &declared).violations);
+    violations.extend(tasks::check(&Outline::of_book(book, library), texts, &options, &declared).violations);
     violations
 }
 
@@ -62,7 +70,7 @@ pub fn run(run: &Run) -> Vec<Violation> {
     options(spec.run_options.as_ref(), &mut violations);
     if !spec.tasks.is_empty() {
         let options = spec.run_options.clone().unwrap_or_default();
-        let outline = Outline::of(&spec.tasks, &[]);
+        let outline = Outline::of(&spec.tasks, &[], "", &Library::default());
         let texts = BookTexts::of_outline(&outline);
         violations.extend(tasks::check(&outline, &texts, &options, &BTreeSet::new()).violations);
         if let Some(name) = spec.inputs.keys().next() {

@@ -14,17 +14,19 @@ use thiserror::Error;
 use crate::check;
 use crate::check::gate::CheckedGate;
 use crate::check::tasks::{Checked, CheckedTask};
-use crate::outline::Outline;
+use crate::outline::{self, Library, Outline};
 use crate::parameters::BookTexts;
 use crate::references::{References, Root};
 use crate::variables::{self, VariableSources, merged};
 
 mod delegate;
+mod facts;
 mod gate;
 mod order;
 mod pick;
 mod retry;
 mod segments;
+mod shared;
 mod tags;
 pub(crate) mod targets;
 mod windows;
@@ -48,6 +50,8 @@ pub struct Admission<'a> {
     pub run: &'a Run,
     /// The book that it names; `None` if it has tasks of its own, or if the book is not there.
     pub book: Option<&'a TaskBook>,
+    /// Books that it includes.
+    pub library: &'a Library<'a>,
     /// Every node of the cluster, in any order.
     pub nodes: &'a [AdmissionNode<'a>],
     /// Every NodeGroup.
@@ -117,6 +121,8 @@ impl Rejection {
 
 /// Book and Run as one: what the Run says wins.
 struct Sources<'a> {
+    /// Of the book; "" without one.
+    name: &'a str,
     run: &'a RunSpec,
     tasks: &'a [Task],
     handlers: &'a [Task],
@@ -128,13 +134,19 @@ struct Sources<'a> {
     variables: BTreeMap<String, Value>,
 }
 
+impl<'a> Sources<'a> {
+    fn outline(&self, library: &Library<'a>) -> Outline<'a> {
+        Outline::of(self.tasks, self.handlers, self.name, library)
+    }
+}
+
 /// Compiles a Run. Every rejection is final: the same admission is refused again.
 pub fn compile(admission: &Admission<'_>) -> Result<Snapshot, Rejection> {
     if admission.retry.is_some() {
         return retry::compile(admission);
     }
     let sources = sources(admission)?;
-    let texts = BookTexts::of_outline(&Outline::of(sources.tasks, sources.handlers));
+    let texts = BookTexts::of_outline(&sources.outline(admission.library));
     of_sources(admission, sources, &texts)
 }
 
@@ -143,9 +155,9 @@ pub fn compile_parsed(admission: &Admission<'_>, texts: &BookTexts) -> Result<Sn
     of_sources(admission, sources(admission)?, texts)
 }
 
-fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts) -> Result<Snapshot, Rejection> {
+fn of_sources<'a>(admission: &Admission<'a>, sources: Sources<'a>, texts: &BookTexts) -> Result<Snapshot, Rejection> {
     let declared = sources.inputs.keys().map(String::as_str).collect();
-    let outline = Outline::of(sources.tasks, sources.handlers);
+    let outline = sources.outline(admission.library);
     let checked = check::tasks::check(&outline, texts, &sources.options, &declared);
     let mut violations = checked.violations.clone();
     violations.extend(forbidden(&checked.tasks, admission.config));
@@ -155,6 +167,10 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
     let left_out = tags::left_out(&outline, &sources.run.tags, &sources.run.skip_tags)?;
     let inputs = check::inputs::resolve(sources.inputs, &sources.run.inputs)
         .map_err(|violations| Rejection::of("InvalidInputs", violations))?;
+    let scopes = check::include::scopes(&outline, &inputs).map_err(|violations| {
+        let violations = violations.into_iter().map(outline::of_book).collect();
+        Rejection::of("InvalidInputs", violations)
+    })?;
     let inventory = targets::Inventory::new(admission.nodes, admission.groups, admission.picks);
     let chosen = choose(&sources, &inventory)?;
     let by_task = checked.tasks.iter().any(|own| own.task.serialize.is_some());
@@ -183,6 +199,8 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
     if sources.run.check {
         groups.iter_mut().for_each(windows::open_for_check);
     }
+    let gates: Vec<References> = checked.gates.iter().map(CheckedGate::references).collect();
+    facts::add(&mut nodes, &chosen, checked.tasks.iter().map(|own| &own.references).chain(&gates))?;
     if addresses {
         nodes.iter_mut().zip(&chosen).for_each(|(node, of)| node.addresses = of.addresses());
     }
@@ -198,7 +216,8 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
         locks: if sources.run.check { Vec::new() } else { sources.locks.to_vec() },
         approval: if sources.run.check { None } else { sources.approval },
         inputs,
-        variables: sources.variables,
+        scopes,
+        variables: with_included(&outline, sources.variables),
         on_unreachable: on_unreachable.into(),
         concurrent: sources.run.check
             || sources.options.concurrent
@@ -211,6 +230,12 @@ fn of_sources(admission: &Admission<'_>, sources: Sources<'_>, texts: &BookTexts
     };
     describe(&mut snapshot, admission, &sources.options);
     Ok(snapshot)
+}
+
+/// Variables of included books, in order, and over them those of the book and the Run.
+fn with_included(outline: &Outline<'_>, own: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    let books = outline.included.iter().map(|included| &included.book.variables);
+    merged(books.fold(BTreeMap::new(), merged), &own)
 }
 
 /// What says whose snapshot it is and how long it may take.
@@ -255,7 +280,9 @@ fn sources<'a>(admission: &Admission<'a>) -> Result<Sources<'a>, Rejection> {
         return Err(Rejection::new("InvalidBook", "there are no tasks to do"));
     }
     let own = book.and_then(|book| book.run_options.clone()).unwrap_or_default();
+    let metadata = admission.book.and_then(|book| book.metadata.as_ref());
     Ok(Sources {
+        name: metadata.map_or("", |metadata| metadata.name.as_str()),
         run,
         tasks,
         handlers: book.map_or(&[], |book| book.handlers.as_slice()),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use lockstep_apis::v1alpha::{Value, ValueMap, value::Kind};
+use lockstep_apis::v1alpha::{InputScope, Value, ValueMap, value::Kind};
 
 use crate::expression::{EvaluationError, EvaluationErrorKind};
 use crate::references::Root;
@@ -24,9 +24,14 @@ pub struct Context {
     item: Option<Arc<(Value, Value)>>,
     unknown: Arc<BTreeSet<String>>,
     withheld: Arc<BTreeSet<String>>,
+    /// Whose inputs are read: 0 for the Run's, else the place in the scopes, from 1.
+    scope: u32,
     /// The only node there is: its results are those of all.
     alone: Option<Arc<str>>,
 }
+
+/// Name, labels and facts of a node.
+pub type KnownNode<'n> = (&'n str, &'n BTreeMap<String, String>, Option<&'n Value>);
 
 /// What does not change in a segment.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +41,8 @@ struct Fixed {
     facts: Option<Facts>,
     vars: Option<Value>,
     inputs: Option<Value>,
+    /// Inputs of included books.
+    scopes: Vec<Value>,
     shared: Option<Value>,
     nodes: Option<Value>,
     run: Option<Value>,
@@ -128,6 +135,26 @@ impl Context {
         self.with(|fixed| fixed.inputs = Some(map_value(inputs)))
     }
 
+    /// `inputs` of included books, in order of their scopes.
+    pub fn with_scopes(self, scopes: &[InputScope]) -> Self {
+        self.with(|fixed| fixed.scopes = scopes.iter().map(|scope| map_value(&scope.inputs)).collect())
+    }
+
+    /// From now on `inputs` are those of this scope.
+    pub fn set_scope(&mut self, scope: u32) {
+        self.scope = scope;
+    }
+
+    /// Evaluates where `inputs` are those of this scope.
+    pub(crate) fn in_scope<T>(&self, scope: u32, evaluate: impl FnOnce(&Self) -> T) -> T {
+        if self.scope == scope {
+            return evaluate(self);
+        }
+        let mut other = self.clone();
+        other.scope = scope;
+        evaluate(&other)
+    }
+
     /// `shared`, by task id.
     pub fn with_shared(self, shared: &BTreeMap<String, Value>) -> Self {
         self.with(|fixed| fixed.shared = Some(map_value(shared)))
@@ -141,7 +168,15 @@ impl Context {
 
     /// `nodes`: name and labels of each.
     pub fn with_nodes<'n>(self, nodes: impl IntoIterator<Item = (&'n str, &'n BTreeMap<String, String>)>) -> Self {
-        let node = |(name, labels)| Value::map([("name", Value::text(name)), ("labels", labels_value(labels))]);
+        self.with_known_nodes(nodes.into_iter().map(|(name, labels)| (name, labels, None)))
+    }
+
+    /// `nodes`, with the facts of each that are read.
+    pub fn with_known_nodes<'n>(self, nodes: impl IntoIterator<Item = KnownNode<'n>>) -> Self {
+        let node = |(name, labels, facts): KnownNode<'n>| {
+            let facts = facts.cloned().unwrap_or_else(|| Value::map::<String>([]));
+            Value::map([("name", Value::text(name)), ("labels", labels_value(labels)), ("facts", facts)])
+        };
         let nodes = Value::list(nodes.into_iter().map(node));
         self.with(|fixed| fixed.nodes = Some(nodes))
     }
@@ -256,6 +291,7 @@ impl Context {
             Root::Delegate => fixed.delegate.as_ref(),
             Root::Facts => fixed.facts.as_ref().map(|facts| facts.gathered.get_or_init(|| (facts.gather)())),
             Root::Vars => fixed.vars.as_ref(),
+            Root::Inputs if self.scope > 0 => fixed.scopes.get(self.scope as usize - 1),
             Root::Inputs => fixed.inputs.as_ref(),
             Root::Results => self.results.as_deref(),
             Root::Shared => fixed.shared.as_ref(),

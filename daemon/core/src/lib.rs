@@ -20,5 +20,7 @@ pub mod template;
 pub mod variables;
 pub mod world;
 
+pub use outline::{Library, included_books};
+
 #[cfg(test)]
 mod fixture;

@@ -3,7 +3,12 @@
 
 use std::borrow::Cow;
 
-use lockstep_apis::v1alpha::{BlockPart, Task, TaskBookSpec, Within};
+use lockstep_apis::v1alpha::{BlockPart, Task, TaskBook, Violation, Within};
+
+mod include;
+
+pub(crate) use include::{Included, of_book};
+pub use include::{Library, included_books};
 
 /// Blocks in blocks, at most.
 pub(crate) const MAX_DEPTH: usize = 16;
@@ -15,8 +20,15 @@ pub(crate) struct Outline<'t> {
     pub(crate) tasks: Vec<Leaf<'t>>,
     /// Positions of the tasks; behind them are the handlers.
     pub(crate) body: std::ops::Range<usize>,
-    /// In the order in which they begin; a block's index is its position here.
+    /// In the order in which they begin; a block's index is its position here. An `include` is a block, too.
     pub(crate) blocks: Vec<Block<'t>>,
+    /// Books that are included, in order of place. What is read as `inputs` under one has its number here and 1 as scope;
+    /// scope 0 are the Run's inputs.
+    pub(crate) included: Vec<Included<'t>>,
+    /// Tasks and handlers of a book that is not known here are missing.
+    pub(crate) is_partial: bool,
+    /// What is wrong with includes.
+    pub(crate) wrong: Vec<Violation>,
 }
 
 /// One task with an action.
@@ -33,6 +45,8 @@ pub(crate) struct Leaf<'t> {
     pub(crate) apart: Option<Apart>,
     /// It is done when it is notified.
     pub(crate) handler: bool,
+    /// Whose `inputs` it reads.
+    pub(crate) scope: u32,
 }
 
 /// Why not every node of the window does a task: with what it is done together, by the same nodes.
@@ -53,6 +67,8 @@ pub(crate) struct Block<'t> {
     pub(crate) within: Vec<Within>,
     /// Positions of its tasks.
     pub(crate) tasks: std::ops::Range<usize>,
+    /// Whose `inputs` it reads.
+    pub(crate) scope: u32,
 }
 
 /// Where something is written.
@@ -88,27 +104,30 @@ impl Block<'_> {
 }
 
 impl<'t> Outline<'t> {
-    /// Lays out tasks and handlers.
-    pub(crate) fn of(tasks: &'t [Task], handlers: &'t [Task]) -> Self {
+    /// Lays out tasks and handlers of the book with this name ("": of a Run), with those of the books that they include.
+    pub(crate) fn of(tasks: &'t [Task], handlers: &'t [Task], name: &'t str, library: &Library<'t>) -> Self {
         let mut outline = Outline { tasks: Vec::with_capacity(tasks.len() + handlers.len()), ..Outline::default() };
+        let outer = Outer { path: vec![name], ..Outer::default() };
         for (index, task) in tasks.iter().enumerate() {
-            outline.add(task, At::Top(index), &Outer::default());
+            outline.add(task, At::Top(index), &outer, library);
         }
         outline.body = 0..outline.tasks.len();
-        outline.tasks.extend(handlers.iter().enumerate().map(|(index, task)| Leaf {
-            task: Cow::Borrowed(task),
-            written: task,
-            at: At::Handler(index),
-            within: Vec::new(),
-            apart: None,
-            handler: true,
-        }));
+        for (index, task) in handlers.iter().enumerate() {
+            outline.add_handler(task, At::Handler(index), 0);
+        }
+        outline.add_included_handlers();
         outline
     }
 
     /// Of a book.
-    pub(crate) fn of_book(book: &'t TaskBookSpec) -> Self {
-        Self::of(&book.tasks, &book.handlers)
+    pub(crate) fn of_book(book: &'t TaskBook, library: &Library<'t>) -> Self {
+        let name = book.metadata.as_ref().map_or("", |metadata| metadata.name.as_str());
+        book.spec.as_ref().map_or_else(Self::default, |spec| Self::of(&spec.tasks, &spec.handlers, name, library))
+    }
+
+    fn add_handler(&mut self, task: &'t Task, at: At<'t>, scope: u32) {
+        let (within, apart, handler) = (Vec::new(), None, true);
+        self.tasks.push(Leaf { task: Cow::Borrowed(task), written: task, at, within, apart, handler, scope });
     }
 
     /// The handlers, with their positions.
@@ -116,7 +135,10 @@ impl<'t> Outline<'t> {
         self.tasks.iter().enumerate().skip(self.body.end)
     }
 
-    fn add(&mut self, task: &'t Task, at: At<'t>, outer: &Outer) {
+    fn add(&mut self, task: &'t Task, at: At<'t>, outer: &Outer<'t>, library: &Library<'t>) {
+        if let Some(include) = &task.include {
+            return self.include(task, include, at, outer, library);
+        }
         if task.block.is_empty() || outer.within.len() >= MAX_DEPTH {
             let within = outer.within.clone();
             let own = task.run_once || task.targets.is_some();
@@ -125,15 +147,12 @@ impl<'t> Outline<'t> {
                 Some(options) => Cow::Owned(with_options(task, options)),
                 None => Cow::Borrowed(task),
             };
-            return self.tasks.push(Leaf { task: merged, written: task, at, within, apart, handler: false });
+            let scope = outer.scope;
+            return self.tasks.push(Leaf { task: merged, written: task, at, within, apart, handler: false, scope });
         }
-        let index = self.blocks.len();
-        let first = self.tasks.len();
+        let (index, options, apart) = self.open(task, &at, outer);
+        let first = self.blocks[index].tasks.start;
         let within = outer.within.clone();
-        self.blocks.push(Block { task, at: at.clone(), within: within.clone(), tasks: first..first });
-        let options = options_of(task, outer.options.as_ref());
-        let own = task.run_once || task.targets.is_some();
-        let apart = if own { Some(Apart::Block(index as u32)) } else { outer.apart };
         let parts = [
             ("block", BlockPart::Body, &task.block),
             ("rescue", BlockPart::Rescue, &task.rescue),
@@ -141,11 +160,31 @@ impl<'t> Outline<'t> {
         ];
         for (word, part, tasks) in parts {
             let place = Within { block: index as u32, part: part.into() };
-            let inside = Outer { within: [&within[..], &[place]].concat(), options: Some(options.clone()), apart };
+            let inside = Outer {
+                within: [&within[..], &[place]].concat(),
+                options: Some(options.clone()),
+                apart,
+                scope: outer.scope,
+                path: outer.path.clone(),
+            };
             for (inner, task) in tasks.iter().enumerate() {
-                self.add(task, At::In(at.field(&format!(".{word}[{inner}]")).into()), &inside);
+                self.add(task, At::In(at.field(&format!(".{word}[{inner}]")).into()), &inside, library);
             }
         }
+        self.close(index, first, task);
+    }
+
+    /// Begins a block: its index, its options, and who does it.
+    fn open(&mut self, task: &'t Task, at: &At<'t>, outer: &Outer<'t>) -> (usize, Task, Option<Apart>) {
+        let (index, first) = (self.blocks.len(), self.tasks.len());
+        let (within, scope) = (outer.within.clone(), outer.scope);
+        self.blocks.push(Block { task, at: at.clone(), within, tasks: first..first, scope });
+        let own = task.run_once || task.targets.is_some();
+        let apart = if own { Some(Apart::Block(index as u32)) } else { outer.apart };
+        (index, options_of(task, outer.options.as_ref()), apart)
+    }
+
+    fn close(&mut self, index: usize, first: usize, task: &Task) {
         self.blocks[index].tasks.end = self.tasks.len();
         // A barrier before the block is one before its first task.
         if let Some(leaf) = self.tasks.get_mut(first).filter(|_| task.sync) {
@@ -156,10 +195,13 @@ impl<'t> Outline<'t> {
 
 /// What surrounds a task.
 #[derive(Default)]
-struct Outer {
+struct Outer<'t> {
     within: Vec<Within>,
     options: Option<Task>,
     apart: Option<Apart>,
+    scope: u32,
+    /// The books that it is in, outermost first.
+    path: Vec<&'t str>,
 }
 
 /// A block's options with those of the one around it: a task of which only options count.

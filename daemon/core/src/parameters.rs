@@ -31,7 +31,7 @@ pub struct TaskTexts {
     /// Done only if true.
     pub when: Option<Expression>,
     /// What its blocks say, outermost first: done only if they are true, too.
-    block_when: Vec<Arc<Expression>>,
+    block_when: Vec<BlockWhen>,
     /// What the task is done for.
     looped: Option<Interpolated>,
     /// Judges `result` in place of the action.
@@ -45,6 +45,13 @@ pub struct TaskTexts {
     environment: Vec<(String, Text)>,
     user: Option<Text>,
     working_directory: Option<Text>,
+}
+
+/// The condition of a block, and whose inputs it reads.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockWhen {
+    pub(crate) scope: u32,
+    pub(crate) when: Arc<Expression>,
 }
 
 /// An action's parameters, parsed. Each is of the language that the action's proto says.
@@ -91,7 +98,7 @@ impl TaskTexts {
     /// [`TaskTexts::of_task`] for one in blocks with these conditions, outermost first.
     pub(crate) fn in_blocks(
         task: &Task,
-        block_when: Vec<Arc<Expression>>,
+        block_when: Vec<BlockWhen>,
         cache: &mut TemplateCache,
     ) -> Result<TaskTexts, Vec<WrongText>> {
         let parsed = parse(
@@ -114,7 +121,12 @@ impl TaskTexts {
 
     /// Parses the texts of a compiled task.
     pub fn of_compiled(task: &CompiledTask, cache: &mut TemplateCache) -> Result<TaskTexts, Vec<WrongText>> {
-        let block_when = task.block_when.iter().map(|source| Expression::parse(source).map(Arc::new));
+        let scopes = task.block_scopes.iter().copied().chain(std::iter::repeat(0));
+        let block_when = task
+            .block_when
+            .iter()
+            .zip(scopes)
+            .map(|(source, scope)| Expression::parse(source).map(|when| BlockWhen { scope, when: Arc::new(when) }));
         let block_when: Result<Vec<_>, SyntaxError> = block_when.collect();
         let block_when = block_when.map_err(|error| vec![WrongText { field: "when".to_owned(), error }])?;
         let parsed = parse(
@@ -138,21 +150,24 @@ impl TaskTexts {
     /// Whether the task is to be done: `when` of its blocks, then its own. What comes after one that is false is not
     /// looked at.
     pub fn is_wanted(&self, context: &Context) -> Result<bool, EvaluationError> {
-        let conditions = self.block_when.iter().map(|when| &**when).chain(&self.when);
-        for condition in conditions {
-            if !condition.evaluate_bool(context)? {
+        for BlockWhen { scope, when } in &self.block_when {
+            if !context.in_scope(*scope, |context| when.evaluate_bool(context))? {
                 return Ok(false);
             }
         }
-        Ok(true)
+        self.when.as_ref().map_or(Ok(true), |when| when.evaluate_bool(context))
     }
 
     /// Whether the task is to be done at all, if that can be told before its items are known: `when` that reads neither
     /// `item` nor `index` is judged once.
     pub fn is_wanted_at_all(&self, context: &Context) -> Result<bool, EvaluationError> {
-        let mut conditions = self.block_when.iter().map(|when| &**when).chain(&self.when);
-        let reads = |when: &&Expression| when.references().uses(Root::Item) || when.references().uses(Root::Index);
-        conditions.try_fold(true, |wanted, when| Ok(wanted && (reads(&when) || when.evaluate_bool(context)?)))
+        let reads = |when: &Expression| when.references().uses(Root::Item) || when.references().uses(Root::Index);
+        for BlockWhen { scope, when } in self.block_when.iter().filter(|own| !reads(&own.when)) {
+            if !context.in_scope(*scope, |context| when.evaluate_bool(context))? {
+                return Ok(false);
+            }
+        }
+        self.when.as_ref().filter(|when| !reads(when)).map_or(Ok(true), |when| when.evaluate_bool(context))
     }
 
     /// What the task is done for, in order: the items of a list; of a map `key` and `value` of each entry, in order of
@@ -182,7 +197,9 @@ impl TaskTexts {
     /// All that is read anywhere in the task, and in the conditions of its blocks.
     pub fn references(&self) -> References {
         let mut references = self.own_references();
-        self.block_when.iter().for_each(|when| references.extend(when.references()));
+        // What the conditions of an include read as `inputs` is not this task's.
+        let inputs = |reference: &crate::references::Reference| reference.root != Root::Inputs;
+        self.block_when.iter().for_each(|own| references.extend_if(own.when.references(), inputs));
         references
     }
 

@@ -16,6 +16,7 @@ use lockstep_apis::v1alpha::{
     Targets, Task, TaskBook, TaskReport, Value, Violation, Work,
 };
 use lockstep_core::{
+    Library,
     compile::{self, Admission, AdmissionNode, Rejection},
     course::Course,
     parameters::BookTexts,
@@ -36,6 +37,8 @@ use crate::{
 pub struct LocalRun {
     /// The book, validated.
     pub book: TaskBook,
+    /// Books that it may include.
+    pub library: Vec<TaskBook>,
     /// The texts of its tasks, if they are parsed already.
     pub texts: Option<BookTexts>,
     /// Values of its inputs.
@@ -144,10 +147,10 @@ pub fn run(
     refuse_other_nodes(&run.book)?;
     let host = Host::open(run.root.as_deref()).map_err(|source| LocalError::Root { source })?;
     let host = Arc::new(host);
-    let book = run.book.spec.as_ref();
-    let texts = run.texts.clone().filter(|texts| book.is_some_and(|book| texts.fits(book)));
-    let texts = texts.or_else(|| book.map(BookTexts::of_book)).unwrap_or_default();
-    let snapshot = snapshot(run, &texts)?;
+    let library = Library::whole(&run.library);
+    let texts = run.texts.clone().filter(|texts| texts.fits(&run.book, &library));
+    let texts = texts.unwrap_or_else(|| BookTexts::of_book(&run.book, &library));
+    let snapshot = snapshot(run, &library, &texts)?;
     let grace = Duration::from_millis(snapshot.grace_ms);
     let mut work = work(snapshot);
     let variables = std::mem::take(&mut work.variables);
@@ -234,7 +237,7 @@ fn elsewhere(list: &str, tasks: &[Task], violations: &mut Vec<Violation>) {
 }
 
 /// The book, compiled for one node: this machine. Its own targets say where it goes in a cluster, and do not count here.
-fn snapshot(local: &LocalRun, texts: &BookTexts) -> Result<Snapshot, LocalError> {
+fn snapshot(local: &LocalRun, library: &Library<'_>, texts: &BookTexts) -> Result<Snapshot, LocalError> {
     let metadata = |name: String| Some(Metadata { name, uuid: "local".to_owned(), ..Metadata::default() });
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let node = Node { metadata: metadata(host), ..Node::default() };
@@ -257,6 +260,7 @@ fn snapshot(local: &LocalRun, texts: &BookTexts) -> Result<Snapshot, LocalError>
     let admission = Admission {
         run: &run,
         book: Some(&local.book),
+        library,
         nodes: &[AdmissionNode { node: &node, up: true }],
         groups: &[],
         picks: &BTreeMap::new(),
@@ -270,7 +274,7 @@ fn snapshot(local: &LocalRun, texts: &BookTexts) -> Result<Snapshot, LocalError>
 
 /// All segments, one after another: what separates them are other nodes.
 fn work(snapshot: Snapshot) -> Work {
-    let Snapshot { run_uid, run_name, namespace, nodes, segments, inputs, variables, grace_ms, .. } = snapshot;
+    let Snapshot { run_uid, run_name, namespace, nodes, segments, inputs, scopes, variables, grace_ms, .. } = snapshot;
     let node = nodes.into_iter().next().unwrap_or_default();
     let blocks: BTreeMap<u32, CompiledBlock> = segments.iter().flat_map(|segment| &segment.blocks).map(whole).collect();
     Work {
@@ -284,6 +288,7 @@ fn work(snapshot: Snapshot) -> Work {
         tasks: once(segments),
         blocks: blocks.into_values().collect(),
         inputs,
+        scopes,
         variables,
         grace_ms,
         ..Work::default()

@@ -21,6 +21,7 @@ impl Segment<'_> {
         at_ms: u64,
         ledger: &mut dyn Ledger,
     ) -> Result<Ended, JournalError> {
+        self.context.set_scope(task.scope);
         if task.r#loop.is_none() {
             return self.task(task, texts, at_ms, ledger);
         }

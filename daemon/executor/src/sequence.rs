@@ -132,6 +132,7 @@ impl Segment<'_> {
         ledger: &mut dyn Ledger,
     ) -> Result<Ended, JournalError> {
         ledger.intent(task, at_ms)?;
+        self.context.set_scope(task.scope);
         Ok(self.pass(task, gate, ledger))
     }
 

@@ -26,10 +26,11 @@ pub(crate) fn context(work: &Work, host: &Arc<Host>, prepared: &Preparation<'_>)
         .with_lazy_facts(move || facts(&host, &wanted))
         .with_variables(&work.variables)
         .with_inputs(&work.inputs)
+        .with_scopes(&work.scopes)
         .with_results(&work.results)
         .with_shared(&work.shared)
         .with_all(&work.all, work.all_withheld.iter().cloned())
-        .with_nodes(work.nodes.iter().map(|node| (node.name.as_str(), &node.labels)))
+        .with_known_nodes(work.nodes.iter().map(|node| (node.name.as_str(), &node.labels, node.facts.as_ref())))
         .with_run(&work.run_name, &work.namespace, &work.run_uid)
 }
 

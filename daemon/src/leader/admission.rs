@@ -11,6 +11,7 @@ use lockstep_core::outcome::{NodeState, node_state, owed};
 use lockstep_core::protocol::results_of_all;
 use lockstep_core::step::{admission, rejection};
 use lockstep_core::world::{NodeEnd, Plan, RunState};
+use lockstep_core::{Library, included_books};
 
 use super::{Leader, Outcome};
 use crate::cache::State;
@@ -23,6 +24,8 @@ use crate::variables::VariableObjects;
 pub struct Gathered {
     run: Arc<Run>,
     book: Option<Arc<Object>>,
+    /// Those that it may include.
+    books: Vec<Arc<Object>>,
     nodes: Vec<(Arc<Object>, bool)>,
     groups: Vec<Arc<Object>>,
     picks: BTreeMap<String, Vec<String>>,
@@ -115,7 +118,14 @@ pub fn gather(
             Some(taken_on(of, plan, &metadata.uuid, spec.retry_nodes.iter().cloned().collect(), ring)?)
         }
     };
+    let tasks = book.as_deref().and_then(as_book).and_then(|book| book.spec.as_ref());
+    let tasks = tasks.map_or(spec.tasks.as_slice(), |book| book.tasks.as_slice());
+    // Most books include none.
+    let books =
+        (!included_books(tasks).is_empty()).then(|| keys::object_prefix("taskbooks", Some(&metadata.namespace)));
+    let books = books.iter().flat_map(|prefix| cache.objects(prefix)).map(|(_, object)| object.clone()).collect();
     Ok(Gathered {
+        books,
         book,
         nodes: nodes.collect(),
         groups: cache.objects(&keys::object_prefix("nodegroups", None)).map(|(_, object)| object.clone()).collect(),
@@ -152,10 +162,12 @@ impl Gathered {
             sealed_shared: &earlier.sealed_shared,
             owed: &earlier.owed,
         });
+        let library = Library::whole(self.books.iter().filter_map(|object| as_book(object)));
         self.variables.lend(|variables| {
             compile::compile(&Admission {
                 run: &self.run,
                 book: self.book.as_deref().and_then(as_book),
+                library: &library,
                 nodes: &nodes,
                 groups: &groups,
                 picks: &self.picks,

@@ -29,6 +29,7 @@ use crate::status::{self, Answer, Problem};
 use crate::store::Store;
 
 mod entering;
+mod includes;
 mod intake;
 mod listing;
 mod removal;

@@ -11,8 +11,11 @@ const MAX_TASKS: usize = 10_000;
 /// What is wrong with the layout as a whole.
 pub(super) fn layout(outline: &Outline<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
-    if outline.tasks.len() > MAX_TASKS {
-        let message = format!("{} tasks, with those in blocks; at most {MAX_TASKS} are allowed", outline.tasks.len());
+    if outline.tasks.len().max(outline.blocks.len()) > MAX_TASKS {
+        let message = format!(
+            "{} tasks, with those in blocks and includes; at most {MAX_TASKS} are allowed",
+            outline.tasks.len()
+        );
         violations.push(of_field("TooLarge", "spec.tasks", message));
     }
     for leaf in outline.tasks.iter().filter(|leaf| !leaf.written.block.is_empty()) {

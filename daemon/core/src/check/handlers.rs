@@ -1,5 +1,7 @@
 //! Handlers: who notifies which, and what a handler cannot be.
 
+use std::collections::BTreeMap;
+
 use lockstep_apis::nearest::nearest;
 use lockstep_apis::v1alpha::Violation;
 use lockstep_apis::violation::of_field;
@@ -21,10 +23,6 @@ pub(super) fn check(outline: &Outline<'_>, own: &CheckedTask<'_>, violations: &m
         unknown(outline, called, leaf.field(&format!(".notify[{at}]")), violations);
     }
     if !leaf.handler {
-        if leaf.written.delegate_to.is_some() && !leaf.task.notify.is_empty() {
-            let message = "of a delegated task is not there yet: put a task that notifies after it";
-            violations.push(of_field("NotYet", leaf.field(".notify"), message));
-        }
         return;
     }
     let task = leaf.written;
@@ -49,6 +47,13 @@ pub(super) fn check(outline: &Outline<'_>, own: &CheckedTask<'_>, violations: &m
     if !task.block.is_empty() {
         object("NoMatch", ".block", "is a block, and a handler is one task");
     }
+    if task.include.is_some() {
+        object(
+            "NoMatch",
+            ".include",
+            "places many tasks, and a handler is one: the handlers of an included book are there",
+        );
+    }
     if !task.tags.is_empty() {
         object(
             "NoMatch",
@@ -58,6 +63,25 @@ pub(super) fn check(outline: &Outline<'_>, own: &CheckedTask<'_>, violations: &m
     }
     if !task.notify.is_empty() {
         object("NoMatch", ".notify", "handlers notify no handlers: let the task notify both");
+    }
+}
+
+/// A handler is done on the machine that was changed: all that notify it must be done on the same.
+pub(super) fn elsewhere(outline: &Outline<'_>, violations: &mut Vec<Violation>) {
+    let mut first: BTreeMap<usize, &Leaf<'_>> = BTreeMap::new();
+    for leaf in &outline.tasks[outline.body.clone()] {
+        for called in &leaf.task.notify {
+            let Some(handler) = find(outline, called) else { continue };
+            let first = *first.entry(handler).or_insert(leaf);
+            if first.task.delegate_to != leaf.task.delegate_to {
+                let message = format!(
+                    "notifies `{called}`, as {} does, and they are done by different nodes: a handler is done where it was \
+                     notified, so make one for each",
+                    first.field("")
+                );
+                violations.push(of_field("NoMatch", leaf.field(".notify"), message));
+            }
+        }
     }
 }
 
@@ -71,7 +95,7 @@ pub(super) fn of_blocks(outline: &Outline<'_>, violations: &mut Vec<Violation>) 
 }
 
 fn unknown(outline: &Outline<'_>, called: &str, field: String, violations: &mut Vec<Violation>) {
-    if find(outline, called).is_some() {
+    if outline.is_partial || find(outline, called).is_some() {
         return;
     }
     let names: Vec<&str> = outline.handlers().map(|(_, leaf)| leaf.task.name.as_str()).collect();

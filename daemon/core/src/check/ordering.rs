@@ -33,7 +33,8 @@ pub(super) fn check(
     }
     for block in outline.blocks.iter().filter(|block| block.within.is_empty()) {
         let message = "is not there yet under `ordering: Free`: put its tasks into the list, or leave `ordering` out";
-        violations.push(of_field("NotYet", block.field(".block"), message));
+        let below = if block.task.include.is_some() { ".include" } else { ".block" };
+        violations.push(of_field("NotYet", block.field(below), message));
     }
     let segments = segments(tasks, ids);
     for Said { first, then, field, called } in said {

@@ -8,9 +8,9 @@ use lockstep_apis::violation::of_field;
 
 use super::gate::{self, CheckedGate};
 use super::ordering::{self, Requires};
-use super::{blocks, handlers, loops};
+use super::{blocks, handlers, include, loops};
 use crate::compile::VARIABLE_SET;
-use crate::outline::{Leaf, Outline};
+use crate::outline::{self, Leaf, Outline};
 use crate::parameters::{BookTexts, TaskTexts, WrongText};
 use crate::references::{Reference, References, Root};
 
@@ -116,7 +116,10 @@ pub(crate) fn check<'t>(
     gates.iter().for_each(|gate| book.gate(gate, &mut violations));
     book.conditions(texts, &mut violations);
     handlers::of_blocks(outline, &mut violations);
+    handlers::elsewhere(outline, &mut violations);
+    include::check(outline, &mut violations);
     let requires = ordering::check(outline, &checked, &book.ids, options.ordering(), &mut violations);
+    let violations = violations.into_iter().map(outline::of_book).collect();
     Checked { tasks: checked, gates, requires, violations }
 }
 
@@ -215,7 +218,7 @@ impl Book<'_, '_> {
         let Some(texts) = texts else { return };
         let (own, leaf) = (texts.own_references(), self.tasks[index].leaf);
         for reference in own.iter() {
-            let wrong = self.wrong_reference(index, Some(index), reference);
+            let wrong = self.wrong_reference(index, Some(index), leaf.scope, reference);
             let wrong = wrong.or_else(|| self.wrong_in_block(leaf, reference));
             if let Some(message) = wrong {
                 violations.push(of_field("Reference", leaf.field(""), message));
@@ -268,7 +271,7 @@ impl Book<'_, '_> {
                     })
                 }
                 Root::Failure => Some(format!("`failure` is not known here: {}", known_where(Root::Failure))),
-                _ => self.wrong_reference(gate.end, None, reference),
+                _ => self.wrong_reference(gate.end, None, 0, reference),
             };
             violations.extend(message.map(|message| of_field("Reference", gate.field.clone(), message)));
         }
@@ -277,8 +280,17 @@ impl Book<'_, '_> {
         }
     }
 
-    /// What is wrong with a reference to be read before the task `index`, by the task `own`.
-    fn wrong_reference(&self, index: usize, own: Option<usize>, reference: &Reference) -> Option<String> {
+    /// The inputs that are declared where something is written.
+    fn declared(&self, scope: u32) -> BTreeSet<&str> {
+        match scope.checked_sub(1).and_then(|scope| self.outline.included.get(scope as usize)) {
+            Some(included) => included.book.inputs.keys().map(String::as_str).collect(),
+            None => self.inputs.clone(),
+        }
+    }
+
+    /// What is wrong with a reference to be read before the task `index`, by the task `own`, where `inputs` are of this
+    /// scope.
+    fn wrong_reference(&self, index: usize, own: Option<usize>, scope: u32, reference: &Reference) -> Option<String> {
         let first = reference.path.first().map(String::as_str);
         match reference.root {
             Root::All if own.is_none() => {
@@ -287,16 +299,20 @@ impl Book<'_, '_> {
             Root::Results | Root::Shared | Root::All => self.wrong_task(index, own, reference),
             Root::Inputs => {
                 let name = first?;
-                if self.inputs.contains(name) {
+                let declared = self.declared(scope);
+                if declared.contains(name) {
                     return None;
                 }
-                let hint = match nearest(name, self.inputs.iter().copied()) {
+                let hint = match nearest(name, declared.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => "declare it in `spec.inputs`".to_owned(),
                 };
                 Some(format!("reads `inputs.{name}`, which the book does not declare: {hint}"))
             }
             Root::Node => unknown_field(reference, first?, &["name", "labels", "addresses"]),
+            Root::Nodes if reference.path == ["facts"] => {
+                Some("reads all `facts` of `nodes`: name those that are needed, as in `n.facts.os.family`".to_owned())
+            }
             Root::Delegate => self.wrong_delegate(own, reference),
             Root::Run => unknown_field(reference, first?, &["name", "namespace", "uid"]),
             Root::Failure => unknown_field(reference, first?, &["task", "name", "message"]),
@@ -338,6 +354,8 @@ impl Book<'_, '_> {
     /// The conditions of blocks are read before anything in them is done.
     fn conditions(&self, texts: &BookTexts, violations: &mut Vec<Violation>) {
         for (index, block) in self.outline.blocks.iter().enumerate() {
+            // Of an include whose book is not known there is nothing to do.
+            let Some(first) = Some(block.tasks.start).filter(|_| !block.tasks.is_empty()) else { continue };
             let mut object = |reason, message: String| violations.push(of_field(reason, block.field(".when"), message));
             match texts.condition_of(index) {
                 Some(Err(error)) => object("Expression", error.to_string()),
@@ -353,7 +371,7 @@ impl Book<'_, '_> {
                             _ => None,
                         };
                         let wrong = unknown
-                            .or_else(|| self.wrong_reference(block.tasks.start, Some(block.tasks.start), reference));
+                            .or_else(|| self.wrong_reference(block.tasks.start, Some(first), block.scope, reference));
                         wrong.into_iter().for_each(|message| object("Reference", message));
                     }
                 }
@@ -369,6 +387,9 @@ impl Book<'_, '_> {
             return Some(format!("reads `{root}` as a whole: name the task, as in `{root}.ID`"));
         };
         let Some(&producer) = self.ids.get(id) else {
+            if self.outline.is_partial {
+                return None;
+            }
             let earlier = self.tasks[..index].iter().map(|task| task.id.as_str()).filter(|id| !id.is_empty());
             let hint = match nearest(id, earlier) {
                 Some(near) => format!("did you mean `{root}.{near}`?"),

@@ -447,6 +447,39 @@ fn mistakes_in_loops_are_named() {
 }
 
 #[test]
+fn what_a_book_that_is_not_known_here_may_have_is_not_missed() {
+    let spec = r#"  targets: {all: true}
+  tasks:
+    - {name: base, include: {taskBook: base, inputs: {x: 1}}}
+    - {name: use, when: results.installed.changed, notify: [of base], command.run: {argv: [x, "${{ shared.token }}"]}}
+    - {name: wrong, command.run: {argv: ["${{ results.later.stdout }}"]}}
+    - {name: later, command.run: {argv: [x]}}
+"#;
+    let told = of_book(spec);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("reads `results.later` of a later task"), "{told:?}");
+}
+
+#[test]
+fn a_handler_is_notified_by_tasks_of_one_machine() {
+    let spec = |first: &str, second: &str| {
+        let lb = "delegateTo: {nodes: [lb1]}, ";
+        let task = |name: &str, by: &str| {
+            let by = if by == "lb" { lb } else { "" };
+            format!("    - {{name: {name}, notify: [h], {by}command.run: {{argv: [x]}}}}\n")
+        };
+        let tasks = task("a", first) + &task("b", second);
+        of_book(&format!(
+            "  targets: {{all: true}}\n  tasks:\n{tasks}  handlers: [{{name: h, command.run: {{argv: [x]}}}}]\n"
+        ))
+    };
+    assert_eq!(spec("lb", "lb"), Vec::<String>::new());
+    assert_eq!(spec("", ""), Vec::<String>::new());
+    let told = spec("lb", "");
+    assert!(told[0].starts_with("NoMatch spec.tasks[1].notify: notifies `h`, as spec.tasks[0] does"), "{told:?}");
+}
+
+#[test]
 fn mistakes_about_handlers_are_named() {
     let of = |task: &str, handler: &str| {
         of_book(&format!(

@@ -14,7 +14,8 @@ use lockstep_apis::{duration, params};
 use super::delegate::{self, Choosing, Delegates};
 use super::targets::{self, Inventory};
 use super::{
-    AdmissionNode, CheckedTask, EarlyEnd, Group, Rejection, RunOptions, Segment, VARIABLE_SET, gate, order, windows,
+    AdmissionNode, CheckedTask, EarlyEnd, Group, Rejection, RunOptions, Segment, VARIABLE_SET, gate, order, shared,
+    windows,
 };
 use crate::check;
 use crate::check::gate::CheckedGate;
@@ -93,6 +94,7 @@ pub(super) fn cut(
             read.for_each(|gate| reads(last, &gate.references()));
         }
         group.segment_count = segments.len() as u32 - group.first_segment;
+        shared::check(&group, &segments[group.first_segment as usize..], nodes)?;
         groups.push(group);
     }
     if options.ordering() == Ordering::Free {
@@ -309,7 +311,13 @@ impl Cutting<'_> {
             all.filter(follows).for_each(|index| self.add(segment, index));
         }
         let notified: BTreeSet<u32> = segment.tasks.iter().flat_map(|task| task.notify.iter().copied()).collect();
-        notified.into_iter().for_each(|handler| self.add(segment, handler as usize));
+        for handler in notified {
+            self.add(segment, handler as usize);
+            if !segment.delegates.is_empty() {
+                let read = self.tasks[handler as usize].references.results();
+                segment.reads_results.extend(read.map(str::to_owned));
+            }
+        }
         let places = segment.tasks.iter().flat_map(|task| &task.within);
         let blocks: BTreeSet<u32> = places.map(|Within { block, .. }| *block).collect();
         segment.blocks = blocks.into_iter().map(|block| self.block(block, &tasks, cut.contains(&block))).collect();
@@ -399,7 +407,8 @@ impl Cutting<'_> {
             OnInterrupt::Unspecified => OnInterrupt::Fail,
             given => given,
         };
-        let conditions = own.leaf.within.iter().map(|place| &self.outline.blocks[place.block as usize].task.when);
+        let blocks = own.leaf.within.iter().map(|place| &self.outline.blocks[place.block as usize]);
+        let conditions = blocks.filter(|block| !block.task.when.is_empty());
         let called = task.notify.iter().filter_map(|called| check::handlers::find(self.outline, called));
         let notify: BTreeSet<u32> = called.map(|index| index as u32).collect();
         let shared = own.single_producer && self.read.shared.contains(&own.id);
@@ -435,7 +444,9 @@ impl Cutting<'_> {
             handler: own.leaf.handler,
             notify: notify.into_iter().collect(),
             within: own.leaf.within.clone(),
-            block_when: conditions.filter(|when| !when.is_empty()).cloned().collect(),
+            scope: own.leaf.scope,
+            block_scopes: conditions.clone().map(|block| block.scope).collect(),
+            block_when: conditions.map(|block| block.task.when.clone()).collect(),
         }
     }
 }

@@ -7,6 +7,7 @@ use lockstep_apis::v1alpha::{
 
 use super::*;
 
+mod include;
 mod ordering;
 mod tags;
 
@@ -16,6 +17,7 @@ struct Cluster {
     groups: Vec<NodeGroup>,
     picks: BTreeMap<String, Vec<String>>,
     config: Option<Config>,
+    books: Vec<TaskBook>,
 }
 
 fn cluster(count: usize) -> Cluster {
@@ -28,7 +30,13 @@ fn cluster(count: usize) -> Cluster {
         let status = NodeStatus { facts: Some(facts.into()), ..NodeStatus::default() };
         (Node { metadata: Some(metadata), spec: None, status: Some(status) }, true)
     };
-    Cluster { nodes: (1..=count).map(node).collect(), groups: Vec::new(), picks: BTreeMap::new(), config: None }
+    Cluster {
+        nodes: (1..=count).map(node).collect(),
+        groups: Vec::new(),
+        picks: BTreeMap::new(),
+        config: None,
+        books: Vec::new(),
+    }
 }
 
 impl Cluster {
@@ -60,6 +68,7 @@ impl Cluster {
         compile(&Admission {
             run,
             book,
+            library: &Library::whole(&self.books),
             nodes: &nodes,
             groups: &groups,
             picks: &self.picks,
@@ -180,6 +189,55 @@ fn segments_are_cut_at_sync_points_only() {
         "all at once, StopNow after 0: 4[n1 n2 n3 n4]\n  all: a+ b\n  all: c d\n  n2 n4: init\n  n2: token+!*\n  \
          n1: once+!\n  all: e f reads token once"
     );
+}
+
+#[test]
+fn a_handler_that_a_delegated_task_notifies_is_done_by_the_delegate() {
+    let spec = r#"  targets: {nodes: [n1, n2]}
+  tasks:
+    - {name: ask, command.query: {argv: [id]}}
+    - {name: drain, delegateTo: {nodes: [n3]}, notify: [reload], command.run: {argv: [x]}}
+  handlers: [{name: reload, command.run: {argv: ["${{ results.ask.stdout }}"]}}]
+"#;
+    let snapshot = cluster(3).compile(&run("  taskBooks: [web]"), Some(&book(spec))).unwrap();
+    assert_eq!(transcript(&snapshot).lines().last(), Some("  n1 n2 by n3 n3, 8 at once: drain reload"));
+    assert_eq!(snapshot.segments[1].reads_results, ["ask"]);
+}
+
+#[test]
+fn of_nodes_the_facts_are_known_that_the_book_names() {
+    let spec =
+        |reads: &str| format!("{ALL}  tasks: [{{name: a, command.run: {{argv: [x, \"${{{{ {reads} }}}}\"]}}}}]\n");
+    let mut cluster = cluster(2);
+    let facts =
+        serde_json::json!({"cpu": {"count": 4, "flags": "many"}, "os": {"family": "debian"}, "addresses": ["a"]});
+    cluster.nodes[1].0.status = Some(NodeStatus { facts: Some(facts.into()), ..NodeStatus::default() });
+    let facts = |reads: &str| {
+        let snapshot = cluster.compile(&run("  taskBooks: [web]"), Some(&book(&spec(reads)))).unwrap();
+        snapshot.nodes[1].facts.as_ref().map(serde_json::Value::from)
+    };
+    assert_eq!(facts("nodes.filter(n, n.facts.cpu.count > 2).size()"), Some(serde_json::json!({"cpu": {"count": 4}})));
+    assert_eq!(facts("nodes.map(n, n.facts['os'].family)[0]"), Some(serde_json::json!({"os": {"family": "debian"}})));
+    assert_eq!(facts("nodes[0].facts.addresses[0]"), Some(serde_json::json!({"addresses": ["a"]})));
+    assert_eq!(facts("nodes[0].name"), None);
+    let refused =
+        cluster.compile(&run("  taskBooks: [web]"), Some(&book(&spec("nodes.map(n, n.facts).size()")))).unwrap_err();
+    assert!(refused.message.contains("reads all `facts` of `nodes`"), "{refused}");
+}
+
+#[test]
+fn what_a_later_window_makes_is_refused_to_an_earlier_one() {
+    let spec = |targets: &str, options: &str| {
+        format!(
+            "{ALL}  runOptions: {{serialize: {{count: 1{options}}}}}\n  tasks:\n    - {{name: token, targets: {targets}, \
+             command.run: {{argv: [id]}}}}\n    - {{name: use, command.run: {{argv: [\"${{{{ shared.token.stdout }}}}\"]}}}}\n"
+        )
+    };
+    let told = of(&cluster(3), &spec("{nodes: [n3], limit: 1}", ""));
+    assert!(told.starts_with("SharedTooLate: `shared.token` is made by n3 in window 3"), "{told}");
+    assert!(of(&cluster(3), &spec("{nodes: [n1], limit: 1}", "")).contains("n1: token+!"));
+    let last_first = ", orderBy: 'node.name == \"n3\" ? 0 : 1'";
+    assert!(of(&cluster(3), &spec("{nodes: [n3], limit: 1}", last_first)).contains("n3: token+!"));
 }
 
 #[test]
@@ -899,9 +957,11 @@ fn variables_of_objects_are_kept_once_and_resolved_for_each_node() {
     let nodes: Vec<_> = cluster.nodes.iter().map(|(node, up)| AdmissionNode { node, up: *up }).collect();
     let run = run("  taskBooks: [web]\n  set: {port: 9}");
     let none = BTreeMap::new();
+    let library = Library::default();
     let admission = |run, own| Admission {
         run,
         book: Some(&book),
+        library: &library,
         nodes: &nodes,
         groups: &[],
         picks: &none,

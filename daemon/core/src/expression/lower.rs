@@ -24,6 +24,9 @@ pub(super) fn parse(source: &str) -> Result<(Node, References), SyntaxError> {
     let node = Lowering { source, variables: Vec::new() }.node(&tree, 0)?;
     let mut references = References::default();
     collect(&node, &mut references);
+    if references.uses(Root::Nodes) {
+        collect_facts(&node, &mut references);
+    }
     Ok((node, references))
 }
 
@@ -294,6 +297,37 @@ fn path(node: &Node) -> Option<(Reference, Vec<&Node>)> {
         }
         _ => None,
     }
+}
+
+/// What is read below `facts` of one of `nodes`, as paths of `nodes`: so much must be known of each.
+fn collect_facts(node: &Node, references: &mut References) {
+    match below_element(node) {
+        Some(names) if names.first().is_some_and(|first| first == "facts") => {
+            references.add(Reference { root: Root::Nodes, path: names, open: false });
+        }
+        // What calculates an index, or makes the list, may read some, too.
+        _ => node.children().into_iter().for_each(|child| collect_facts(child, references)),
+    }
+}
+
+/// The fixed path below the item of a loop, or of a list.
+fn below_element(node: &Node) -> Option<Vec<String>> {
+    let (operand, name) = match node {
+        Node::Variable(_) => return Some(Vec::new()),
+        Node::Select { operand, field, .. } | Node::Has { operand, field } => (&**operand, Some(field.as_str())),
+        Node::Index { pair, .. } => match pair[1].literal_text() {
+            Some(text) => (&pair[0], Some(text)),
+            // Which item is calculated, and of what below it is read all may be.
+            None => match below_element(&pair[0]) {
+                Some(names) => return Some(names),
+                None => return Some(Vec::new()),
+            },
+        },
+        _ => return None,
+    };
+    let mut names = below_element(operand)?;
+    names.extend(name.map(str::to_owned));
+    Some(names)
 }
 
 fn collect(node: &Node, references: &mut References) {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use lockstep_apis::v1alpha::TaskBookSpec;
+use lockstep_apis::v1alpha::TaskBook;
 
-use super::{TaskTexts, WrongText};
+use super::{BlockWhen, TaskTexts, WrongText};
 use crate::expression::{Expression, SyntaxError};
-use crate::outline::{Block, Outline};
+use crate::outline::{Block, Library, Outline};
 use crate::template::TemplateCache;
 
 /// The condition of a block, if it has one.
@@ -20,26 +20,29 @@ pub struct BookTexts {
 }
 
 impl BookTexts {
-    /// Parses those of a book; what is wrong is kept in its place.
-    pub fn of_book(book: &TaskBookSpec) -> Self {
-        Self::of_outline(&Outline::of_book(book))
+    /// Parses those of a book, with what it includes; what is wrong is kept in its place.
+    pub fn of_book(book: &TaskBook, library: &Library<'_>) -> Self {
+        Self::of_outline(&Outline::of_book(book, library))
     }
 
     pub(crate) fn of_outline(outline: &Outline<'_>) -> Self {
         let mut cache = TemplateCache::new();
         let conditions: Vec<Condition> = outline.blocks.iter().map(condition).collect();
         let texts = outline.tasks.iter().map(|leaf| {
-            let conditions = leaf.within.iter().map(|place| &conditions[place.block as usize]);
-            // What is wrong is the block's.
-            let conditions = conditions.filter_map(|condition| condition.as_ref().ok()?.clone()).collect();
+            let conditions = leaf.within.iter().filter_map(|place| {
+                // What is wrong is the block's.
+                let when = conditions[place.block as usize].as_ref().ok()?.clone()?;
+                Some(BlockWhen { scope: outline.blocks[place.block as usize].scope, when })
+            });
+            let conditions = conditions.collect();
             TaskTexts::in_blocks(&leaf.task, conditions, &mut cache).map(Arc::new)
         });
         Self { texts: Arc::new(texts.collect()), conditions: Arc::new(conditions) }
     }
 
     /// Whether these are the texts of as many tasks.
-    pub fn fits(&self, book: &TaskBookSpec) -> bool {
-        self.texts.len() == Outline::of_book(book).tasks.len()
+    pub fn fits(&self, book: &TaskBook, library: &Library<'_>) -> bool {
+        self.texts.len() == Outline::of_book(book, library).tasks.len()
     }
 
     /// The texts of the task with this index, or all that is wrong with them; `None` if there is no such task.

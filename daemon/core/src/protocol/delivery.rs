@@ -74,6 +74,7 @@ pub fn work(world: &World, attempt: &Attempt) -> Option<Delivery> {
             delegate: plan.delegate(attempt.segment, node).cloned(),
             tasks: segment.tasks.clone(),
             inputs: snapshot.inputs.clone(),
+            scopes: snapshot.scopes.clone(),
             variables: variables::of_snapshot(snapshot, node),
             known: assignment.known.clone(),
             blocks: segment.blocks.clone(),

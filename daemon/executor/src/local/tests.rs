@@ -9,6 +9,7 @@ use lockstep_apis::{
 
 use super::*;
 
+mod include;
 mod together;
 
 fn book(tasks: &str) -> TaskBook {

@@ -118,6 +118,23 @@ async fn apply_creates_changes_and_leaves_alone() {
 }
 
 #[tokio::test]
+async fn books_are_judged_with_what_they_include() {
+    let stage = Stage::with_shop().await;
+    let including = |name: &str, of: &str| {
+        format!(
+            "---\nmetadata: {{apiVersion: v1alpha, kind: TaskBook, name: {name}}}\n\
+             spec: {{targets: {{all: true}}, tasks: [{{name: of {name}, include: {of}}}]}}\n"
+        )
+    };
+    assert_eq!(violations(stage.apply(&including("web", "base")).await), ["0 NotFoundReference"]);
+    // In one request they may be in any order.
+    stage.apply(&(including("web", "base") + &book("base", "x"))).await.unwrap();
+    assert_eq!(violations(stage.apply(&including("base", "web")).await), ["0 Cycle"]);
+    let wrong = including("other", "{taskBook: base, inputs: {x: 1}}");
+    assert_eq!(violations(stage.apply(&wrong).await), ["0 UnknownInput"]);
+}
+
+#[tokio::test]
 async fn a_request_is_stored_whole_or_not_at_all() {
     let stage = Stage::with_shop().await;
     let mut objects = read(&(book("good", "x") + &book("bad", "y")));

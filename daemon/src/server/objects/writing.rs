@@ -9,6 +9,7 @@ use lockstep_apis::keys::{self, Key};
 use lockstep_apis::kinds;
 use lockstep_apis::v1alpha::{ApplyAction, ClusterVariables, Object, Variables, Violation, object::Kind as K};
 use lockstep_apis::violation::{MAX_VIOLATIONS, of_field, shown};
+use lockstep_core::included_books;
 
 use super::intake::{self, Write};
 use super::{ObjectsApi, decode};
@@ -48,6 +49,7 @@ impl ObjectsApi {
         for _ in 0..ATTEMPTS {
             let mut writes = self.prepare(&objects, how, by).await?;
             self.refuse_ties(&writes).await?;
+            self.judge_includes(&writes).await?;
             let entering = self.enter(&mut writes, by).await?;
             if dry_run || writes.iter().all(|write| write.action == ApplyAction::Unchanged) {
                 return Ok(writes.into_iter().map(|write| (write.object, write.action)).collect());
@@ -223,6 +225,18 @@ fn needs(object: &Object, new: bool) -> Vec<Needed> {
             namespace: namespace.clone(),
         }));
     }
+    let tasks = match &object.kind {
+        Some(K::TaskBook(book)) => book.spec.as_ref().map(|book| book.tasks.as_slice()),
+        Some(K::Run(run)) if new => run.spec.as_ref().map(|run| run.tasks.as_slice()),
+        _ => None,
+    };
+    needed.extend(included_books(tasks.unwrap_or_default()).into_iter().map(|book| Needed {
+        key: keys::object("taskbooks", &namespace, &book),
+        field: "spec.tasks",
+        kind: "TaskBook",
+        name: book,
+        namespace: namespace.clone(),
+    }));
     let (Some(K::Variables(Variables { spec, .. })) | Some(K::ClusterVariables(ClusterVariables { spec, .. }))) =
         &object.kind
     else {
