@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::OnceLock};
 use prost::Message;
 
 use crate::{
-    descriptor, nearest,
+    descriptor::{self, Shape, Type},
+    manifest, nearest,
     tree::Node,
     v1alpha::{Format, Value, Violation},
     violation::{self, Path, Violations, shown},
@@ -44,6 +45,18 @@ impl Action {
     /// The names of the parameters, in the order of the proto.
     pub fn parameters(&self) -> impl Iterator<Item = &'static str> {
         self.message.fields.iter().map(|field| field.json.as_str())
+    }
+
+    /// A parameter's value as it is typed on a command line, where nobody quotes: where text is wanted it is the text as
+    /// it stands, in a list of texts the only item. All else, a list in brackets too, is read as YAML. Errors: text that
+    /// is no YAML.
+    pub fn typed(&self, parameter: &str, text: &str) -> Result<Value, Vec<Violation>> {
+        let field = self.message.field(parameter).filter(|field| field.ty == Type::Text);
+        match field.map(|field| field.shape) {
+            Some(Shape::One | Shape::Optional) => Ok(Value::text(text)),
+            Some(Shape::List) if !text.trim_start().starts_with('[') => Ok(Value::list([Value::text(text)])),
+            _ => manifest::decode_value(parameter, text.as_bytes()),
+        }
     }
 
     /// The parameter that a scalar or list in place of the map stands for: `time.sleep: 5s`.
@@ -147,6 +160,20 @@ mod tests {
         let empty: FileManaged =
             decode("file.managed", &value(serde_json::json!({"path": "/a", "content": ""}))).unwrap();
         assert_eq!((empty.content, empty.template), (Some(String::new()), None));
+    }
+
+    #[test]
+    fn what_is_typed_needs_no_quotes() {
+        let json = |action: &str, parameter: &str, text: &str| {
+            serde_json::Value::from(&super::action(action).unwrap().typed(parameter, text).unwrap())
+        };
+        assert_eq!(json("file.managed", "mode", "0644"), "0644");
+        assert_eq!(json("file.managed", "content", "on: {"), "on: {");
+        assert_eq!(json("file.managed", "parents", "true"), true);
+        assert_eq!(json("package.installed", "names", "nginx"), serde_json::json!(["nginx"]));
+        assert_eq!(json("package.installed", "names", "[nginx, curl]"), serde_json::json!(["nginx", "curl"]));
+        assert_eq!(json("file.managed", "nope", "1"), 1);
+        assert!(super::action("file.managed").unwrap().typed("parents", "{").is_err());
     }
 
     #[test]

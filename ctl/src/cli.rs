@@ -120,9 +120,30 @@ Examples:
     /// Clusters that are known here, and which one is meant.
     #[command(subcommand)]
     Context(ContextCommand),
-    /// Start a Run of a book; or, with --local, do a book on this machine alone.
+    /// Start a Run of a book, or of one task; or, with --local, do a book on this machine alone.
+    #[command(after_help = "\
+Examples:
+  lockstep run web -i version=1.4 --wait
+  lockstep run web --check --diff --wait
+  lockstep run --task package.installed names=curl names=jq -l role=web --wait
+  lockstep run --local -f book.yaml --root /tmp/image")]
     Run(Box<Run>),
-    /// What tasks of a Run printed.
+    /// Run a command on nodes now. It is a Run like any other: recorded, and `lockstep logs` shows it again.
+    #[command(after_help = "\
+Nodes that printed the same are told together. It goes on if you stop looking: `lockstep cancel` ends it. `${{ }}` in the
+words is an expression, as in books.
+
+Examples:
+  lockstep exec -l role=web -- systemctl is-active nginx
+  lockstep exec --all --reads --shell -- 'df -h / | tail -1'
+  lockstep exec --node web1 --user postgres -- psql -c 'select 1'")]
+    Exec(Exec),
+    /// What tasks of a Run printed: task by task, nodes that printed the same together.
+    #[command(after_help = "\
+Examples:
+  lockstep logs web-x4k2pd
+  lockstep logs web-x4k2pd --follow
+  lockstep logs web-x4k2pd --node web1 --task install")]
     Logs(Logs),
     /// Stop a Run: nothing new starts, what runs gets SIGTERM.
     Cancel(RunName),

@@ -1,5 +1,6 @@
 //! One file a command. Those that need no server run without an async runtime.
 
+mod adhoc;
 mod apply;
 mod contexts;
 mod control;
@@ -8,6 +9,7 @@ mod diff;
 mod edit;
 mod events;
 mod explain;
+mod follow;
 mod get;
 mod lines;
 mod lint;
@@ -57,14 +59,14 @@ pub(crate) fn execute(cli: Cli) -> Result<()> {
         Command::Schema { kind } => schema::schema(kind.as_deref()),
         Command::Run(run) if run.local => local::run(run, &namespace()),
         Command::Dev(dev) => dev::dev(dev),
-        _ => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(|e| Error::Usage(format!("cannot start: {e}")))?;
-            runtime.block_on(connected(cli))
-        }
+        _ => block_on(connected(cli)),
     }
+}
+
+/// Does what waits for servers.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| Error::Usage(format!("cannot start: {e}")))?.block_on(work)
 }
 
 async fn connected(cli: Cli) -> Result<()> {
@@ -96,6 +98,7 @@ async fn connected(cli: Cli) -> Result<()> {
         Command::Describe(describe) => get::describe(&session, &describe).await,
         Command::Delete(delete) => apply::delete(&session, &delete).await,
         Command::Run(run) => run::run(&session, &run).await,
+        Command::Exec(exec) => adhoc::exec(&session, &exec).await,
         Command::Logs(logs) => logs::logs(&session, &logs).await,
         Command::Cancel(name) => control::control(&session, control::Control::Cancel, &name.run).await,
         Command::Pause(name) => control::control(&session, control::Control::Pause, &name.run).await,

@@ -7,6 +7,8 @@ pub(crate) mod explain;
 pub(crate) mod grid;
 pub(crate) mod jsonpath;
 pub(crate) mod locks;
+pub(crate) mod names;
+pub(crate) mod output;
 pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod reference;

@@ -1,6 +1,8 @@
 //! The tool as an admin types it, against a real server: what is printed where, and the exit codes. Knows the command
 //! line; not how it is done.
 
+#[path = "cli/adhoc.rs"]
+mod adhoc;
 #[path = "cli/changes.rs"]
 mod changes;
 #[path = "cli/objects.rs"]

@@ -89,7 +89,12 @@ impl Shop {
         // Down before the Run was admitted, it is skipped; just now, it is waited for until somebody says otherwise.
         self.wait_until("the others are through", || {
             let text = self.rig.ctl(&["describe", "run", "two"])?;
-            Ok(text.contains("h1 Changed") && text.contains("h2 Changed"))
+            // Those to which the same happened share a line.
+            let changed = |host: &str| {
+                let mut nodes = text.lines().filter(|line| !line.starts_with("    ") && line.contains(" Changed"));
+                nodes.any(|line| line.split(' ').any(|word| word == host))
+            };
+            Ok(changed("h1") && changed("h2"))
         })?;
         if self.rig.phase("two")? != "Succeeded" {
             self.rig.ctl(&["cancel", "two"])?;

@@ -44,6 +44,9 @@ pub(crate) struct RunSpecArguments {
     /// Only nodes with these labels, in place of the book's targets.
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     pub(crate) selector: Option<String>,
+    /// Every node, in place of the book's targets.
+    #[arg(long, conflicts_with_all = ["nodes", "selector"])]
+    pub(crate) all: bool,
     /// At most so many nodes.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u32>,
@@ -61,10 +64,17 @@ pub(crate) struct RunSpecArguments {
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     /// The TaskBook.
-    #[arg(required_unless_present = "local")]
+    #[arg(required_unless_present_any = ["local", "task"])]
     pub(crate) book: Option<String>,
+    /// One action in place of a book, with its parameters; `lockstep explain ACTION` lists them. Text needs no more quotes
+    /// than the shell wants; the same parameter again adds to a list.
+    #[arg(long, num_args = 1.., value_names = ["ACTION", "PARAMETER=VALUE"], conflicts_with_all = ["book", "local"])]
+    pub(crate) task: Vec<String>,
     #[command(flatten)]
     pub(crate) spec: RunSpecArguments,
+    /// With --task: do not ask, however many nodes there are.
+    #[arg(short, long, requires = "task")]
+    pub(crate) yes: bool,
     /// Wait for its end and show what happens; the exit code is the Run's.
     #[arg(short, long)]
     pub(crate) wait: bool,
@@ -89,6 +99,46 @@ pub(crate) struct Run {
     /// With --local: say only what changed or failed.
     #[arg(short, long, requires = "local")]
     pub(crate) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Exec {
+    /// On this node; may be repeated.
+    #[arg(long = "node", value_name = "NAME")]
+    pub(crate) nodes: Vec<String>,
+    /// On nodes with these labels.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<String>,
+    /// On every node.
+    #[arg(long, conflicts_with_all = ["nodes", "selector"])]
+    pub(crate) all: bool,
+    /// On at most so many of them.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u32>,
+    /// The words are a line for `/bin/sh -c`.
+    #[arg(long)]
+    pub(crate) shell: bool,
+    /// It only reads: it waits for no other Run, and no node counts as changed.
+    #[arg(long)]
+    pub(crate) reads: bool,
+    /// As this user.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Longest time that it may take on a node.
+    #[arg(long, value_name = "DURATION", default_value = "10m")]
+    pub(crate) timeout: String,
+    /// On so many nodes at once, N or N%; the first failure then stops the rest.
+    #[arg(long, value_name = "N|N%")]
+    pub(crate) serialize: Option<String>,
+    /// A name for the Run; default: `exec` with a suffix.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Do not ask, however many nodes there are.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// The program and its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -161,6 +211,9 @@ pub(crate) struct Logs {
     /// Only of this task, by id.
     #[arg(long, value_name = "ID")]
     pub(crate) task: Option<String>,
+    /// Each node by itself, in the order in which it printed; else task by task, nodes that printed the same together.
+    #[arg(long)]
+    pub(crate) by_node: bool,
     /// Go on until the Run has ended.
     #[arg(short, long)]
     pub(crate) follow: bool,

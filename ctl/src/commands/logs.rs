@@ -1,41 +1,90 @@
-//! `lockstep logs`.
+//! `lockstep logs`, and what one task printed.
 
 use super::{lines::Lines, run_name};
-use crate::{cli::Logs, context::Session, error::Result, render::alike::Diffs};
-use lockstep_apis::v1alpha::{LogLine, LogsRequest, OutputStream};
+use crate::{
+    cli::Logs,
+    context::Session,
+    error::Result,
+    render::{
+        alike::Diffs,
+        output::{self, Assembler, Line},
+    },
+};
+use lockstep_apis::v1alpha::{LogsRequest, OutputStream, RunNode};
 use std::{
     collections::BTreeMap,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
 };
 
-/// A line longer than this is printed in pieces.
-const MAX_LINE_BYTES: usize = 64 * 1024;
+/// Most output that is kept until all of it is there. More is printed as it comes, in order of node.
+const MAX_KEPT_BYTES: usize = 64 * 1024 * 1024;
 
 pub(crate) async fn logs(session: &Session, logs: &Logs) -> Result<()> {
-    let mut lines = Lines::new(
-        session,
-        LogsRequest {
-            namespace: session.namespace.clone(),
-            run: run_name(&logs.run).to_owned(),
-            node: logs.node.clone().unwrap_or_default(),
-            task: logs.task.clone().unwrap_or_default(),
-            follow: logs.follow,
-            local: false,
-        },
-    );
-    let mut printer = Printer { one_node: logs.node.is_some(), open: BTreeMap::new() };
-    while let Some(line) = lines.next().await? {
-        let is_diff = line.chunk.as_ref().is_some_and(|chunk| chunk.stream() == OutputStream::Diff);
-        if logs.diff && !is_diff {
-            continue;
+    let request = LogsRequest {
+        namespace: session.namespace.clone(),
+        run: run_name(&logs.run).to_owned(),
+        node: logs.node.clone().unwrap_or_default(),
+        task: logs.task.clone().unwrap_or_default(),
+        follow: logs.follow,
+        local: false,
+    };
+    let with_node = logs.node.is_none();
+    let grouped = with_node && !logs.follow && !logs.by_node;
+    let wanted = |line: &Line| !logs.diff || line.stream == OutputStream::Diff;
+    let print = |line: &Line| print(&line.shown(with_node));
+    let kept = take(Lines::new(session, request), grouped, wanted, print).await?;
+    // Whoever read us may have gone, as `head` does.
+    let _ = self::print(&output::by_task(&kept));
+    Ok(())
+}
+
+/// What the one task of a Run printed on its nodes. Of a single node it is as it would be there, if nobody looks on.
+pub(crate) async fn of_one_task(session: &Session, run: &str, nodes: &[RunNode]) -> Result<()> {
+    let request = LogsRequest { namespace: session.namespace.clone(), run: run.to_owned(), ..LogsRequest::default() };
+    let lines = Lines::new(session, request);
+    if nodes.len() == 1 && !io::stdout().is_terminal() {
+        let bare = |line: &Line| match line.stream {
+            OutputStream::Stderr => writeln!(io::stderr(), "{}", line.text),
+            _ => writeln!(io::stdout(), "{}", line.text),
+        };
+        take(lines, false, |_| true, bare).await?;
+    } else {
+        let kept = take(lines, true, |_| true, |line| print(&line.shown(true))).await?;
+        let _ = print(&output::of_nodes(nodes, &kept));
+    }
+    Ok(())
+}
+
+/// Reads all lines that are wanted. Keeps them if that is asked for and they are not too many; else prints them.
+async fn take(
+    mut pieces: Lines<'_>,
+    keep: bool,
+    wanted: impl Fn(&Line) -> bool,
+    print: impl Fn(&Line) -> io::Result<()>,
+) -> Result<Vec<Line>> {
+    let (mut assembler, mut kept, mut bytes, mut keep) = (Assembler::default(), Vec::new(), 0, keep);
+    loop {
+        let (lines, ended) = match pieces.next().await? {
+            Some(piece) => (assembler.take(piece), false),
+            None => (std::mem::take(&mut assembler).finish(), true),
+        };
+        for line in lines.into_iter().filter(&wanted) {
+            bytes += line.node.len() + line.task.len() + line.text.len();
+            kept.push(line);
         }
-        if printer.take(line).is_err() {
+        keep &= bytes <= MAX_KEPT_BYTES;
+        if !keep && kept.drain(..).try_for_each(|line| print(&line)).is_err() {
             // Whoever read us has gone, as `head` does.
-            return Ok(());
+            return Ok(Vec::new());
+        }
+        if ended {
+            return Ok(kept);
         }
     }
-    let _ = printer.finish();
-    Ok(())
+}
+
+fn print(text: &str) -> io::Result<()> {
+    io::stdout().lock().write_all(text.as_bytes())
 }
 
 /// The diffs of a Run, by node and task.
@@ -49,65 +98,4 @@ pub(crate) async fn diffs(session: &Session, run: &str) -> Result<Diffs> {
     }
     let text = |(key, bytes): (_, Vec<u8>)| (key, String::from_utf8_lossy(&bytes).into_owned());
     Ok(diffs.into_iter().map(text).collect())
-}
-
-/// Prints whole lines: nodes write at once, and half lines of two of them make nonsense.
-struct Printer {
-    one_node: bool,
-    open: BTreeMap<(String, String, i32), Vec<u8>>,
-}
-
-impl Printer {
-    fn take(&mut self, line: LogLine) -> io::Result<()> {
-        let Some(chunk) = line.chunk else { return Ok(()) };
-        let key = (line.node, line.task, chunk.stream);
-        if chunk.dropped > 0 {
-            self.print(&key, format!("… {} bytes left out …", chunk.dropped).as_bytes())?;
-        }
-        let mut open = self.open.remove(&key).unwrap_or_default();
-        open.extend_from_slice(&chunk.data);
-        let mut rest = open.as_slice();
-        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-            self.print(&key, &rest[..end])?;
-            rest = &rest[end + 1..];
-        }
-        if rest.len() > MAX_LINE_BYTES {
-            self.print(&key, rest)?;
-            rest = &[];
-        }
-        if !rest.is_empty() {
-            let rest = rest.to_vec();
-            self.open.insert(key, rest);
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        for (key, rest) in std::mem::take(&mut self.open) {
-            self.print(&key, &rest)?;
-        }
-        Ok(())
-    }
-
-    fn print(&self, (node, task, stream): &(String, String, i32), text: &[u8]) -> io::Result<()> {
-        let mark = match OutputStream::try_from(*stream) {
-            Ok(OutputStream::Stderr) => "!",
-            Ok(OutputStream::Diff) => "~",
-            _ => "|",
-        };
-        let mut out = io::stdout().lock();
-        if !self.one_node {
-            write!(out, "{node} ")?;
-        }
-        write!(out, "{task} {mark} ")?;
-        // Control characters of a node must not reach the terminal of an admin.
-        for c in String::from_utf8_lossy(text).chars() {
-            if c.is_control() && c != '\t' {
-                write!(out, "{}", c.escape_default())?;
-            } else {
-                write!(out, "{c}")?;
-            }
-        }
-        writeln!(out)
-    }
 }

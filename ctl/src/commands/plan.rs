@@ -12,8 +12,8 @@ use lockstep_apis::v1alpha::PlanRequest;
 pub(crate) async fn plan(session: &Session, arguments: &Plan) -> Result<()> {
     let spec = spec(session, Some(&arguments.book), &arguments.spec).await?;
     let request = PlanRequest { namespace: session.namespace.clone(), spec: Some(spec) };
-    let answer = session.runs().plan(request).await?.into_inner();
+    let answer = session.ask(async || session.runs().plan(request.clone()).await).await?;
     let snapshot = answer.snapshot.ok_or_else(|| Error::Usage("the server sent no plan".into()))?;
-    print!("{}", plan::snapshot(&snapshot));
+    print!("{}", plan::snapshot(&snapshot, answer.concurrency.as_ref()));
     Ok(())
 }

@@ -1,53 +1,37 @@
 //! `lockstep run`, `retry` and `rerun`: start a Run, and follow it if asked.
 
-use super::{get, run_name, watch::Watch};
+use super::{
+    adhoc,
+    follow::{Show, create, follow, generated_name, new},
+    get, run_name,
+};
 use crate::{
     cli::{Rerun, Retry, Run as Arguments, RunSpecArguments},
     context::Session,
     error::{Error, Result},
-    render::{
-        alike::{self, Diffs},
-        progress::Progress,
-        summary,
-    },
 };
 use lockstep_apis::{
     manifest,
     v1alpha::{
-        CreateRequest, InputType, Metadata, Object, Run, RunPhase, RunRequest, RunSpec, Targets, TaskBook, Value,
-        WatchEventType, WatchRequest, object::Kind as Message, value,
+        InputType, Metadata, Object, Run, RunRequest, RunSpec, Targets, TaskBook, Value, object::Kind as Message, value,
     },
 };
-use std::{
-    collections::BTreeMap,
-    process,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::collections::BTreeMap;
 
 pub(crate) async fn run(session: &Session, arguments: &Arguments) -> Result<()> {
+    if !arguments.task.is_empty() {
+        return adhoc::task(session, arguments).await;
+    }
     let book = arguments.book.as_deref().unwrap_or_default();
-    let run = Run {
-        metadata: Some(Metadata {
-            api_version: "v1alpha".into(),
-            kind: "Run".into(),
-            name: arguments.name.clone().unwrap_or_else(|| generated_name(book)),
-            namespace: session.namespace.clone(),
-            ..Metadata::default()
-        }),
-        spec: Some(RunSpec {
-            check: arguments.check,
-            diff: arguments.diff,
-            ..spec(session, Some(book), &arguments.spec).await?
-        }),
-        status: None,
-    };
-    create(session, run, arguments.wait).await
+    let spec =
+        RunSpec { check: arguments.check, diff: arguments.diff, ..spec(session, Some(book), &arguments.spec).await? };
+    create(session, new(session, book, arguments.name.as_deref(), spec), Show::waiting(arguments.wait)).await
 }
 
 pub(crate) async fn retry(session: &Session, retry: &Retry) -> Result<()> {
     let request = RunRequest { namespace: session.namespace.clone(), name: run_name(&retry.run).to_owned() };
     let run = session.runs().retry(request).await?.into_inner();
-    follow(session, Object { kind: Some(Message::Run(run)) }, "created", retry.wait).await
+    follow(session, Object { kind: Some(Message::Run(run)) }, "created", Show::waiting(retry.wait)).await
 }
 
 pub(crate) async fn rerun(session: &Session, rerun: &Rerun) -> Result<()> {
@@ -62,7 +46,7 @@ pub(crate) async fn rerun(session: &Session, rerun: &Rerun) -> Result<()> {
     if let (Some(name), Some(metadata)) = (&rerun.name, &mut again.metadata) {
         metadata.name.clone_from(name);
     }
-    create(session, again, rerun.wait).await
+    create(session, again, Show::waiting(rerun.wait)).await
 }
 
 /// A new Run that is asked for what the old one was: nothing that servers added.
@@ -89,16 +73,6 @@ fn again_of(old: &Run) -> Run {
         }),
         status: None,
     }
-}
-
-/// Makes a Run, and says how that went, or follows it.
-async fn create(session: &Session, run: Run, wait: bool) -> Result<()> {
-    let asked = run.metadata.as_ref().map(|metadata| metadata.name.clone()).unwrap_or_default();
-    let request = CreateRequest { object: Some(Object { kind: Some(Message::Run(run)) }), dry_run: false };
-    let created = session.objects().create(request).await?.into_inner();
-    // By the book's concurrency policy Join it is one that does the same already.
-    let how = if created.metadata().name == asked { "created" } else { "joined: it does the same already" };
-    follow(session, created, how, wait).await
 }
 
 /// What a Run is asked to do, from the command line.
@@ -168,8 +142,9 @@ impl IntoValue for value::Kind {
     }
 }
 
-fn targets(given: &RunSpecArguments) -> Option<Targets> {
-    if given.nodes.is_empty() && given.selector.is_none() && given.limit.is_none() {
+/// Those that the command line names; none, if it names none.
+pub(crate) fn targets(given: &RunSpecArguments) -> Option<Targets> {
+    if given.nodes.is_empty() && given.selector.is_none() && given.limit.is_none() && !given.all {
         return None;
     }
     Some(Targets {
@@ -181,87 +156,9 @@ fn targets(given: &RunSpecArguments) -> Option<Targets> {
     })
 }
 
-/// Unique among the Runs of one admin: a name of the book, the time and this process.
-fn generated_name(book: &str) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut number = (now.as_micros() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(process::id());
-    // Letters and digits that cannot be taken for one another; no vowels, so no words.
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let suffix: String = (0..6)
-        .map(|_| {
-            let letter = ALPHABET[(number % ALPHABET.len() as u64) as usize];
-            number /= ALPHABET.len() as u64;
-            char::from(letter)
-        })
-        .collect();
-    let book = book.get(..200).unwrap_or(book).trim_end_matches(['-', '.']);
-    format!("{book}-{suffix}")
-}
-
-/// Says how it came to be, or follows it to its end.
-async fn follow(session: &Session, created: Object, how: &str, wait: bool) -> Result<()> {
-    let metadata = created.metadata().clone();
-    if !wait {
-        println!("run/{} {how}", metadata.name);
-        return Ok(());
-    }
-    let mut progress = Progress::new(&metadata.name);
-    let Some(Message::Run(mut last)) = created.kind else { return Ok(()) };
-    progress.show(&last);
-    let request = WatchRequest {
-        kind: "Run".into(),
-        namespace: metadata.namespace.clone(),
-        name: metadata.name.clone(),
-        resource_version: metadata.resource_version.clone(),
-        ..WatchRequest::default()
-    };
-    let mut watch = Watch::new(session, request);
-    while !ended(&last) {
-        let event = watch.next().await?;
-        if event.r#type() == WatchEventType::Deleted {
-            progress.close();
-            return Err(Error::Usage(format!("run/{} was deleted", metadata.name)));
-        }
-        if let Some(Object { kind: Some(Message::Run(run)) }) = event.object {
-            progress.show(&run);
-            last = run;
-        }
-    }
-    progress.close();
-    let request = RunRequest { namespace: metadata.namespace, name: metadata.name };
-    let nodes = session.ask(async || session.runs().nodes(request.clone()).await).await?.nodes;
-    let spec = last.spec.clone().unwrap_or_default();
-    if spec.check || spec.diff {
-        let name = last.metadata.as_ref().map(|own| own.name.clone()).unwrap_or_default();
-        let diffs = if spec.diff { super::logs::diffs(session, &name).await? } else { Diffs::new() };
-        print!("{}", alike::nodes(&nodes, &diffs, spec.check));
-        print!("{}", summary::end(&last, &nodes));
-    } else {
-        print!("{}", summary::run(&last, &nodes));
-    }
-    let status = last.status.unwrap_or_default();
-    match status.phase() {
-        RunPhase::Succeeded if status.nodes.as_ref().is_some_and(|n| n.unreachable > 0) => Err(Error::NodesSkipped),
-        RunPhase::Succeeded => Ok(()),
-        _ => Err(Error::RunFailed),
-    }
-}
-
-fn ended(run: &Run) -> bool {
-    let phase = run.status.as_ref().map_or(RunPhase::Pending, |status| status.phase());
-    matches!(phase, RunPhase::Succeeded | RunPhase::Failed | RunPhase::Cancelled)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn generated_names_are_names() {
-        let name = generated_name(&"web".repeat(90));
-        assert!(name.len() <= 253);
-        assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
-    }
 
     #[test]
     fn a_rerun_asks_for_the_same_and_nothing_that_servers_added() {

@@ -1,14 +1,11 @@
 //! Nodes by what their tasks did, or in a check would do: those to which the same happened are said once.
 
-use super::{describe, plural, safe};
+use super::{describe, names::compact, plural, safe};
 use lockstep_apis::v1alpha::{Outcome, RunNode, RunTask};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Diffs by node and task id.
 pub(crate) type Diffs = BTreeMap<(String, String), String>;
-
-/// Most names written out for one group of nodes.
-const NAMES: usize = 12;
 
 /// Each group of nodes, the largest first, with its tasks that did not end as they began.
 pub(crate) fn nodes(nodes: &[RunNode], diffs: &Diffs, is_check: bool) -> String {
@@ -20,10 +17,8 @@ pub(crate) fn nodes(nodes: &[RunNode], diffs: &Diffs, is_check: bool) -> String 
     groups.sort_by(|(_, a), (_, b)| b.len().cmp(&a.len()).then(a.cmp(b)));
     let mut out = String::new();
     for (body, names) in groups {
-        let more = names.len().saturating_sub(NAMES);
-        let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
         let count = plural(u32::try_from(names.len()).unwrap_or(u32::MAX), "node");
-        let _ = writeln!(out, "{count}: {}{tail}", names[..names.len().min(NAMES)].join(" "));
+        let _ = writeln!(out, "{count}: {}", compact(&names));
         out.push_str(&body);
     }
     out

@@ -1,17 +1,15 @@
 //! What a Run would do, as text.
 
-use super::{plural, safe};
+use super::{names::compact, plural, safe};
 use lockstep_apis::duration;
 use lockstep_apis::v1alpha::{
-    CompiledGate, CountOrPercent, EarlyEnd, Group, LockMode, OnFailure, Segment, Snapshot, count_or_percent,
+    CompiledGate, Concurrency, ConcurrencyPolicy, CountOrPercent, EarlyEnd, Group, LockMode, OnFailure, Segment,
+    Snapshot, count_or_percent,
 };
 use std::fmt::Write;
 
-/// Most node names written out in one line.
-const NAMES: usize = 12;
-
-/// Groups, windows, segments, locks and nodes of a compiled Run.
-pub(crate) fn snapshot(plan: &Snapshot) -> String {
+/// What the Run waits for before it begins, and groups, windows, segments and nodes of a compiled Run.
+pub(crate) fn snapshot(plan: &Snapshot, concurrency: Option<&Concurrency>) -> String {
     let mut out = String::new();
     let nodes = plan.nodes.iter().filter(|node| node.early() == EarlyEnd::Unspecified).count();
     let _ = writeln!(out, "{}, {}", plural(n(nodes), "node"), plural(n(plan.segments.len()), "segment"));
@@ -23,6 +21,13 @@ pub(crate) fn snapshot(plan: &Snapshot) -> String {
             EarlyEnd::UnreachableFailed => "is not reached: counts as failed",
         };
         let _ = writeln!(out, "  {} {why}", node.name);
+    }
+    if let Some(approval) = plan.approval.filter(|own| own.required || own.two_persons) {
+        let by = if approval.two_persons { " of somebody else than who starts it" } else { "" };
+        let _ = writeln!(out, "approval{by} is needed, with `lockstep approve`");
+    }
+    if let Some(own) = concurrency {
+        let _ = writeln!(out, "concurrency {} {}", safe(&own.key, 253), policy(own.policy()));
     }
     for lock in &plan.locks {
         let mode = if lock.mode() == LockMode::Read { "Read" } else { "Write" };
@@ -39,6 +44,18 @@ pub(crate) fn snapshot(plan: &Snapshot) -> String {
     out
 }
 
+/// The policy, and what it does where another Run has the key.
+fn policy(policy: ConcurrencyPolicy) -> &'static str {
+    match policy {
+        ConcurrencyPolicy::Allow => "Allow: runs beside others",
+        ConcurrencyPolicy::Unspecified | ConcurrencyPolicy::Queue => "Queue: waits for those before it",
+        ConcurrencyPolicy::QueueLatest => "QueueLatest: waits, and those that wait already are cancelled",
+        ConcurrencyPolicy::Refuse => "Refuse: is not created beside another",
+        ConcurrencyPolicy::Join => "Join: one that does the same already is taken in its place",
+        ConcurrencyPolicy::Replace => "Replace: the one before it is cancelled",
+    }
+}
+
 fn group_lines(out: &mut String, plan: &Snapshot, number: usize, group: &Group) {
     let kind = if group.serialized { "rollout group" } else { "group" };
     let _ = write!(out, "{kind} {}: {}", number + 1, plural(n(group.windows.len()), "window"));
@@ -50,10 +67,7 @@ fn group_lines(out: &mut String, plan: &Snapshot, number: usize, group: &Group) 
     for (number, window) in group.windows.iter().enumerate() {
         let names: Vec<&str> =
             window.nodes.iter().filter_map(|i| plan.nodes.get(*i as usize)).map(|node| node.name.as_str()).collect();
-        let more = names.len().saturating_sub(NAMES);
-        let shown = names[..names.len().min(NAMES)].join(" ");
-        let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let _ = writeln!(out, "  window {}: {shown}{tail}", number + 1);
+        let _ = writeln!(out, "  window {}: {}", number + 1, compact(&names));
     }
     let first = group.first_segment as usize;
     for (number, segment) in plan.segments.iter().enumerate().skip(first).take(group.segment_count as usize) {
@@ -67,7 +81,7 @@ fn segment_lines(out: &mut String, plan: &Snapshot, number: usize, segment: &Seg
     } else {
         let names: Vec<&str> =
             segment.nodes.iter().filter_map(|i| plan.nodes.get(*i as usize)).map(|node| node.name.as_str()).collect();
-        format!(" on {}", names[..names.len().min(NAMES)].join(" "))
+        format!(" on {}", compact(&names))
     };
     let by = match segment.delegates.first().and_then(|first| plan.delegates.get(*first as usize)) {
         Some(first) if segment.delegates.iter().all(|by| Some(by) == segment.delegates.first()) => {

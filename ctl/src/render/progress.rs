@@ -2,36 +2,82 @@
 
 use super::{counts, phase_word, safe};
 use lockstep_apis::v1alpha::{Run, RunPhase, RunStatus};
-use std::io::{self, IsTerminal, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal, Write},
+};
 
 /// Most nodes that are named as waited for.
 const WAITING: usize = 3;
+
+/// Most gates that are told of.
+const GATES: usize = 2;
 
 /// Follows one Run.
 pub(crate) struct Progress {
     name: String,
     terminal: bool,
+    /// Where the Run is, and what it waits for.
+    state: (String, String),
+    /// Of nodes that wait at a health gate, what their last look told.
+    gates: BTreeMap<String, String>,
     last: String,
     told: usize,
+    /// Failures are told as they come.
+    failures: bool,
     open: bool,
 }
 
 impl Progress {
-    /// For the Run of this name.
-    pub(crate) fn new(name: &str) -> Progress {
+    /// For the Run of this name; with or without a line for each failure.
+    pub(crate) fn new(name: &str, failures: bool) -> Progress {
         let terminal = io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Progress { name: name.to_owned(), terminal, last: String::new(), told: 0, open: false }
+        Progress {
+            name: name.to_owned(),
+            terminal,
+            state: Default::default(),
+            gates: BTreeMap::new(),
+            last: String::new(),
+            told: 0,
+            failures,
+            open: false,
+        }
+    }
+
+    /// Whether somebody looks on to whom each look of a gate is news.
+    pub(crate) fn is_live(&self) -> bool {
+        self.terminal
+    }
+
+    /// A node looked at its health gate; told in the gate's own words: `gate: 3 of 20: web is false`.
+    pub(crate) fn looked(&mut self, node: &str, told: &str) {
+        match told.strip_prefix("gate: ") {
+            Some("open") => self.gates.remove(node),
+            Some(told) => self.gates.insert(node.to_owned(), told.to_owned()),
+            None => return,
+        };
+        self.paint();
     }
 
     /// Shows where the Run is now, if that is news.
     pub(crate) fn show(&mut self, run: &Run) {
         let status = run.status.clone().unwrap_or_default();
-        for failure in status.failures.iter().skip(self.told) {
+        let told = if self.failures { self.told } else { status.failures.len() };
+        for failure in status.failures.iter().skip(told) {
             self.line(&format!("{} failed: {}: {}", failure.node, failure.task, safe(&failure.message, 256)));
         }
         self.told = self.told.max(status.failures.len());
-        let line = format!("run/{} {}", self.name, describe(&status));
-        if line == self.last || matches!(status.phase(), RunPhase::Succeeded | RunPhase::Failed | RunPhase::Cancelled) {
+        if matches!(status.phase(), RunPhase::Succeeded | RunPhase::Failed | RunPhase::Cancelled) {
+            return;
+        }
+        self.state = (describe(&status), waits(&status));
+        self.paint();
+    }
+
+    fn paint(&mut self) {
+        let (state, waits) = &self.state;
+        let line = format!("run/{} {state}{}{waits}", self.name, gates(&self.gates));
+        if line == self.last {
             return;
         }
         self.last.clone_from(&line);
@@ -83,11 +129,24 @@ pub(crate) fn describe(status: &RunStatus) -> String {
         out.push_str("; ");
         out.push_str(&counts(nodes));
     }
-    if !status.waiting_for.is_empty() {
-        let waits: Vec<String> =
-            status.waiting_for.iter().take(WAITING).map(|w| format!("{} ({})", w.on, safe(&w.message, 100))).collect();
-        out.push_str("; waits for ");
-        out.push_str(&waits.join(", "));
+    out
+}
+
+/// `; waits for node/web1 (web1 has not taken its work yet)`.
+fn waits(status: &RunStatus) -> String {
+    let waits: Vec<String> =
+        status.waiting_for.iter().take(WAITING).map(|w| format!("{} ({})", w.on, safe(&w.message, 100))).collect();
+    if waits.is_empty() { String::new() } else { format!("; waits for {}", waits.join(", ")) }
+}
+
+/// `; gate on web1: 3 of 20: /health is false`.
+fn gates(looks: &BTreeMap<String, String>) -> String {
+    let mut out = String::new();
+    for (node, told) in looks.iter().take(GATES) {
+        out.push_str(&format!("; gate on {node}: {}", safe(told, 100)));
+    }
+    if looks.len() > GATES {
+        out.push_str(&format!("; {} more at the gate", looks.len() - GATES));
     }
     out
 }
@@ -96,4 +155,20 @@ fn width() -> usize {
     let columns = rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
     // A terminal that does not know its width says 0.
     if columns == 0 { 80 } else { columns.max(20) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_is_told_until_it_is_open() {
+        let mut progress = Progress::new("web", true);
+        progress.looked("web1", "gate: 3 of 20: health is false");
+        assert_eq!(gates(&progress.gates), "; gate on web1: 3 of 20: health is false");
+        progress.looked("web2", "gate: 1 of 20: health is false");
+        progress.looked("web1", "gate: open");
+        progress.looked("web1", "something that a check printed");
+        assert_eq!(gates(&progress.gates), "; gate on web2: 1 of 20: health is false");
+    }
 }

@@ -1,11 +1,8 @@
 //! How a Run ended, in a few lines: nodes that ended alike are said once.
 
-use super::{counts, phase_word, safe};
-use lockstep_apis::v1alpha::{Outcome, Run, RunNode, RunPhase};
+use super::{counts, names::compact, phase_word, safe};
+use lockstep_apis::v1alpha::{Outcome, Run, RunNode, RunPhase, RunTask, TaskReport};
 use std::{collections::BTreeMap, fmt::Write};
-
-/// Most names written out for one group of nodes.
-const NAMES: usize = 8;
 
 /// The last words of `run --wait`.
 pub(crate) fn run(run: &Run, nodes: &[RunNode]) -> String {
@@ -19,10 +16,8 @@ pub(crate) fn run(run: &Run, nodes: &[RunNode]) -> String {
         alike.entry((node.state.clone(), why)).or_default().push(&node.name);
     }
     for ((state, why), names) in &alike {
-        let more = names.len().saturating_sub(NAMES);
-        let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
         let why = if why.is_empty() { String::new() } else { format!("  {why}") };
-        let _ = writeln!(out, "  {state:<11} {}{tail}{why}", names[..names.len().min(NAMES)].join(" "));
+        let _ = writeln!(out, "  {state:<11} {}{why}", compact(names));
     }
     out.push_str(&end(run, nodes));
     out
@@ -78,15 +73,22 @@ fn ignored(node: &RunNode) -> String {
 }
 
 fn why(node: &RunNode) -> String {
-    // The last one: what failed before it was rescued.
-    let failed =
-        node.tasks.iter().filter_map(|task| task.report.as_ref().map(|report| (task, report))).rfind(|(_, report)| {
-            matches!(report.outcome(), Outcome::Failed | Outcome::Interrupted | Outcome::Cancelled) && !report.ignored
-        });
-    match failed {
+    match failed(node) {
         Some((task, report)) => format!("{}: {}", safe(&task.name, 60), safe(&report.message, 256)),
         None => safe(&node.message, 256),
     }
+}
+
+/// Why a node of a Run with one task did not end well.
+pub(crate) fn message(node: &RunNode) -> String {
+    safe(failed(node).map_or(&node.message, |(_, report)| &report.message), 256)
+}
+
+/// The last one: what failed before it was rescued.
+fn failed(node: &RunNode) -> Option<(&RunTask, &TaskReport)> {
+    node.tasks.iter().filter_map(|task| task.report.as_ref().map(|report| (task, report))).rfind(|(_, report)| {
+        matches!(report.outcome(), Outcome::Failed | Outcome::Interrupted | Outcome::Cancelled) && !report.ignored
+    })
 }
 
 fn seconds(ms: i64) -> String {

@@ -209,8 +209,7 @@ impl runs_server::Runs for RunsApi {
     }
 
     async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
-        let snapshot = self.plan_of(request.into_inner()).await?;
-        Ok(Response::new(PlanResponse { snapshot: Some(snapshot) }))
+        Ok(Response::new(self.plan_of(request.into_inner()).await?))
     }
 
     async fn variables(&self, request: Request<VariablesRequest>) -> Result<Response<VariablesResponse>, Status> {

@@ -7,6 +7,7 @@ use lockstep_tests::{daemon::program, etcd::EtcdCluster};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
+    io::Write,
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     process::{Child, Command, Stdio},
@@ -63,10 +64,13 @@ fn a_context_that_cannot_be_written_stops_nothing() -> Result<()> {
     let good = addresses(&shell)?;
     let dead = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
     set(&shell, &[dead, good[0].clone()])?;
-    // A process's descriptor: it can be read, and not replaced.
+    // A pipe can be read, and not replaced.
     let mut command = shell.command(&["get", "nodes", "-o", "name"])?;
-    let answer = said(command.env("LOCKSTEP_CONTEXT", "/dev/stdin").stdin(fs::File::open(shell.context())?).output()?)?;
-    ensure!((answer.code, answer.out.as_str()) == (0, "node/s1\n"), "{answer:?}");
+    command.env("LOCKSTEP_CONTEXT", "/dev/stdin").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut asked = command.spawn()?;
+    asked.stdin.take().context("a pipe")?.write_all(&fs::read(shell.context())?)?;
+    let answer = said(asked.wait_with_output()?)?;
+    ensure!((answer.code, answer.out.as_str(), answer.err.as_str()) == (0, "node/s1\n", ""), "{answer:?}");
     Ok(())
 }
 
@@ -76,7 +80,7 @@ fn with_one_of_two_servers_stopped_in_mid_run_the_other_is_asked() -> Result<()>
     let runtime = tokio::runtime::Runtime::new()?;
     let etcd = runtime.block_on(EtcdCluster::start(1))?;
     let shell = Shell::start_with_etcd(&etcd)?;
-    let second = shell.join_server("s2")?;
+    let second = shell.join("s2", &["--server"])?;
     let (first, second) = (shell.daemon().address().to_owned(), second.address().to_owned());
     let mut known = addresses(&shell)?;
     known.sort();

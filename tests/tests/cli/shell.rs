@@ -55,10 +55,10 @@ impl Shell {
         Ok(shell)
     }
 
-    /// A further server, once its node is ready.
-    pub(crate) fn join_server(&self, name: &str) -> Result<Daemon> {
-        let token = self.ok(&["token", "create", "--node", name, "--server"])?;
-        let daemon = self.daemon.join(name, token.trim(), &["--server"])?;
+    /// A further node, once it is ready; with `--server` in the options it is a server, too.
+    pub(crate) fn join(&self, name: &str, options: &[&str]) -> Result<Daemon> {
+        let token = self.ok(&[&["token", "create", "--node", name], options].concat())?;
+        let daemon = self.daemon.join(name, token.trim(), options)?;
         self.until(&["get", "node", name, "-o", "jsonpath={.status.liveness}"], |said| said.out == "Ready\n")?;
         Ok(daemon)
     }

@@ -214,7 +214,8 @@ fn exceeded(active: &Active<'_>, group: u32) -> Option<String> {
 /// The message of a group in which more nodes failed than may.
 pub(super) fn limit_message(active: &Active<'_>, group: u32) -> Option<String> {
     let (of, failures) = (active.plan.group(group)?, active.run.failures(group));
-    (failures > of.max_failures).then(|| format!("{failures} nodes failed, and at most {} may", of.max_failures))
+    let nodes = if failures == 1 { "node" } else { "nodes" };
+    (failures > of.max_failures).then(|| format!("{failures} {nodes} failed, and at most {} may", of.max_failures))
 }
 
 /// When the Run's timeout comes.

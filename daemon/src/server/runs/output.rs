@@ -257,7 +257,11 @@ fn line(attempt: &Attempt, node: &str, plan: Option<&Plan>, chunk: OutputChunk) 
     let task = tasks.iter().find(|task| task.index == chunk.task);
     LogLine {
         node: node.to_owned(),
-        task: task.map_or_else(|| chunk.task.to_string(), |task| task.id.clone()),
+        // A health gate has a name only.
+        task: task.map_or_else(
+            || chunk.task.to_string(),
+            |task| if task.id.is_empty() { task.name.clone() } else { task.id.clone() },
+        ),
         segment: attempt.segment,
         attempt: attempt.attempt,
         chunk: Some(chunk),

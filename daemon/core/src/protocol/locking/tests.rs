@@ -135,7 +135,7 @@ fn a_failed_run_poisons_its_locks_and_only_clearing_lifts_that() {
     f.commit(release_lock(&f.world, "shop", "l", "alice").unwrap()).unwrap();
     f.commit(remove(&f.world, "r").unwrap()).unwrap();
     f.settle();
-    assert_eq!(f.status().poison.unwrap().message, "1 nodes failed, and at most 0 may");
+    assert_eq!(f.status().poison.unwrap().message, "1 node failed, and at most 0 may");
     assert_eq!(f.offered(), Vec::<String>::new());
     f.commit(clear_lock(&f.world, "shop", "l").unwrap()).unwrap();
     f.settle();
