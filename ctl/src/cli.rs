@@ -16,7 +16,8 @@ pub(crate) use runs::*;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; with --wait: the Run succeeded
-  1  the Run failed or was cancelled; diff: there are differences; wait: it did not come
+  1  the Run failed or was cancelled; diff: there are differences; wait: it did not come;
+     doctor: there is a problem
   2  the command line or a manifest is wrong; nothing was changed
   3  conflict: somebody else wrote it meanwhile, or its state does not allow it
   4  not authenticated, or not allowed
@@ -179,6 +180,28 @@ Examples:
     /// Variables of a node, and where they come from.
     #[command(subcommand)]
     Vars(VarsCommand),
+    /// What an expression is on a node, with its facts and variables. Changes nothing.
+    #[command(after_help = "\
+It reads `node`, `facts` (as last reported), `vars`, and with --book `inputs`. What only a Run knows (`results`, `shared`,
+`run`, …) is not there.
+
+Examples:
+  lockstep eval --node web1 'facts.cpu.count * 2'
+  lockstep eval --node web1 --book web -i version=1.4 'vars.port > 1024 && inputs.version != \"1.3\"'")]
+    Eval(Eval),
+    /// What a template or a book becomes on a node. Changes nothing.
+    #[command(after_help = "\
+A .yaml, .yml or .json is read as books: each task is shown with its parameters as they would be, and whether `when` lets
+it be done. Anything else is a template.
+
+Examples:
+  lockstep render -f nginx.conf.hbs --node web1
+  lockstep render -f book.yaml --node web1 -i version=1.4")]
+    Render(Render),
+    /// Look whether context, servers, clocks, store, disks, versions and nodes are as they should be.
+    #[command(after_help = "\
+Exit codes: 0, no problem (there may be notes); 1, a problem; 4, no context; 5, no server answers.")]
+    Doctor,
     /// A whole cluster on this machine, each node with a root folder of its own.
     #[command(subcommand)]
     Dev(DevCommand),

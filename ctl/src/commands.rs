@@ -6,7 +6,9 @@ mod contexts;
 mod control;
 mod dev;
 mod diff;
+mod doctor;
 mod edit;
+mod eval;
 mod events;
 mod explain;
 mod follow;
@@ -70,6 +72,9 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 async fn connected(cli: Cli) -> Result<()> {
+    if let Command::Doctor = &cli.command {
+        return doctor::doctor(&cli.global).await;
+    }
     let context = Context::load(&cli.global)?;
     if let Command::Apply(apply) = &cli.command {
         // What is wrong with the files is said whether or not a server is there.
@@ -113,11 +118,14 @@ async fn connected(cli: Cli) -> Result<()> {
         Command::Events(events) => events::events(&session, events).await,
         Command::Plan(plan) => plan::plan(&session, &plan).await,
         Command::Vars(vars) => vars::vars(&session, &vars).await,
+        Command::Eval(eval) => eval::eval(&session, &eval).await,
+        Command::Render(render) => eval::render(&session, &render).await,
         Command::Apply(_)
         | Command::Diff(_)
         | Command::Context(_)
         | Command::Init(_)
         | Command::Completion { .. }
+        | Command::Doctor
         | Command::Lint(_)
         | Command::Man { .. }
         | Command::Explain(_)

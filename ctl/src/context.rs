@@ -119,6 +119,17 @@ impl Context {
         self.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)
     }
 
+    /// Connects to this one, and learns nothing from it.
+    pub(crate) async fn connect_to(&self, address: &str) -> Result<Session> {
+        let identity = channel::ClientIdentity::from_pem(&self.ca, &self.chain, &self.key)
+            .map_err(|e| Error::Context(format!("the context {}: {e}", self.name)))?;
+        let addresses = Addresses::new(&[address.to_owned()]);
+        let channel = channel::connect_sharing(&addresses, &identity, channel::ATTENTIVE)
+            .await
+            .map_err(|e| Error::Unreachable(e.to_string()))?;
+        Ok(Session { link: Link::deaf(channel), namespace: self.namespace().to_owned() })
+    }
+
     /// Connects to the first server that answers, the one that did so last time being tried first.
     pub(crate) async fn connect(&self) -> Result<Session> {
         let identity = channel::ClientIdentity::from_pem(&self.ca, &self.chain, &self.key)

@@ -19,7 +19,7 @@ use tonic::{
 #[derive(Clone)]
 pub(crate) struct Link {
     channel: Channel,
-    learnt: Arc<Learnt>,
+    learnt: Option<Arc<Learnt>>,
 }
 
 struct Learnt {
@@ -35,7 +35,13 @@ impl Link {
     /// Over a channel that shares these addresses. `noted` are those of the context's file, `ca` is its cluster's.
     pub(crate) fn new(channel: Channel, addresses: Addresses, file: &Path, ca: &str, noted: &[String]) -> Link {
         let noted = Mutex::new(noted.to_vec());
-        Link { channel, learnt: Arc::new(Learnt { addresses, file: file.into(), ca: ca.to_owned(), noted }) }
+        let learnt = Learnt { addresses, file: file.into(), ca: ca.to_owned(), noted };
+        Link { channel, learnt: Some(Arc::new(learnt)) }
+    }
+
+    /// One that learns nothing.
+    pub(crate) fn deaf(channel: Channel) -> Link {
+        Link { channel, learnt: None }
     }
 }
 
@@ -68,7 +74,9 @@ impl tower::Service<Request<Body>> for Link {
         let (answer, learnt) = (self.channel.call(request), self.learnt.clone());
         Box::pin(async move {
             let answer = answer.await?;
-            learnt.note(answer.headers());
+            if let Some(learnt) = learnt {
+                learnt.note(answer.headers());
+            }
             Ok(answer)
         })
     }

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lockstep_apis::keys::Attempt;
@@ -67,6 +67,14 @@ pub struct Part {
 }
 
 impl LogStore {
+    /// Bytes that are free, and all, of the file system with its folder; of the nearest folder above while it is not made.
+    pub fn room(&self) -> io::Result<(u64, u64)> {
+        let mut folders = self.0.folder.ancestors();
+        let folder = folders.find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
+        let found = rustix::fs::statvfs(folder)?;
+        Ok((found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize)))
+    }
+
     /// A store in a folder, which is made when it is needed.
     pub fn new(folder: PathBuf) -> Self {
         Self(Arc::new(Inner { folder, open: Mutex::default(), syncing: Syncing::default(), changed: Mutex::default() }))

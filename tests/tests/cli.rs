@@ -5,6 +5,8 @@
 mod adhoc;
 #[path = "cli/changes.rs"]
 mod changes;
+#[path = "cli/looking.rs"]
+mod looking;
 #[path = "cli/objects.rs"]
 mod objects;
 #[path = "cli/servers.rs"]

@@ -155,6 +155,41 @@ pub(crate) struct VarsOf {
     pub(crate) set: Vec<String>,
 }
 
+/// Where something is looked at.
+#[derive(Args, Debug)]
+pub(crate) struct OnNode {
+    /// The node.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: String,
+    /// With the variables and inputs of this book.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) book: Option<String>,
+    /// An input, name=value; may be repeated.
+    #[arg(short, long = "input", value_name = "NAME=VALUE")]
+    pub(crate) inputs: Vec<String>,
+    /// As `run --set`.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Eval {
+    /// CEL, as in `when`.
+    #[arg(value_name = "CEL")]
+    pub(crate) expression: String,
+    #[command(flatten)]
+    pub(crate) of: OnNode,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Render {
+    /// A template, or books; `-` is a template.
+    #[arg(short, long = "filename", value_name = "PATH")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) of: OnNode,
+}
+
 #[derive(Subcommand, Debug)]
 pub(crate) enum DevCommand {
     /// Start it; what is there already is kept.

@@ -23,12 +23,13 @@ pub(crate) async fn vars(session: &Session, command: &VarsCommand) -> Result<()>
     Ok(())
 }
 
-async fn layers(session: &Session, of: &VarsOf) -> Result<Vec<VariableLayer>> {
+/// Every source that has a say, weakest first.
+pub(crate) async fn layers(session: &Session, of: &VarsOf) -> Result<Vec<VariableLayer>> {
     let request = VariablesRequest {
         namespace: session.namespace.clone(),
         node: of.node.clone(),
         task_book: of.book.clone().unwrap_or_default(),
         set: set(&of.set)?,
     };
-    Ok(session.runs().variables(request).await?.into_inner().layers)
+    Ok(session.ask(async || session.runs().variables(request.clone()).await).await?.layers)
 }

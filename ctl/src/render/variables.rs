@@ -105,7 +105,12 @@ fn reach(reach: VariableReach) -> &'static str {
 }
 
 fn all(layers: &[VariableLayer]) -> Value {
-    Value::from(layers.iter().map(|layer| &layer.values).fold(BTreeMap::new(), merged))
+    Value::from(effective(layers))
+}
+
+/// What the node has in the end.
+pub(crate) fn effective(layers: &[VariableLayer]) -> BTreeMap<String, Value> {
+    layers.iter().map(|layer| &layer.values).fold(BTreeMap::new(), merged)
 }
 
 /// A value by its path.

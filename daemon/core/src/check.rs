@@ -16,7 +16,7 @@ mod blocks;
 pub(crate) mod gate;
 pub(crate) mod handlers;
 pub(crate) mod include;
-pub(crate) mod inputs;
+pub mod inputs;
 mod loops;
 pub(crate) mod ordering;
 pub(crate) mod tasks;

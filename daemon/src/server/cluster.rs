@@ -14,6 +14,7 @@ use crate::cache::Cache;
 use crate::clock::now_ms;
 use crate::events::{Happening, Outbox};
 use crate::identity::tokens::{self, TokenRequest};
+use crate::logs::LogStore;
 use crate::status::{self, Answer, Problem};
 use crate::store::{Store, StoreError};
 
@@ -33,18 +34,20 @@ pub struct ClusterApi {
     pin: [u8; 32],
     /// The store is inside this server: there can be no further one.
     embedded: bool,
+    logs: LogStore,
 }
 
 impl ClusterApi {
-    /// Over a store and the cache that follows it; `pin` is the CA's.
-    pub fn new(store: Arc<dyn Store>, cache: Arc<Cache>, outbox: Outbox, pin: [u8; 32], embedded: bool) -> Self {
-        Self { store, cache, outbox, pin, embedded }
-    }
-
     /// With what the server's services share.
     pub fn of(shared: &super::Shared) -> Self {
-        let (pin, embedded) = (shared.ca.authority().pin(), shared.store_kind == "embedded");
-        Self::new(shared.store.clone(), shared.cache.clone(), shared.outbox.clone(), pin, embedded)
+        Self {
+            store: shared.store.clone(),
+            cache: shared.cache.clone(),
+            outbox: shared.outbox.clone(),
+            pin: shared.ca.authority().pin(),
+            embedded: shared.store_kind == "embedded",
+            logs: shared.logs.clone(),
+        }
     }
 
     async fn token(
@@ -129,6 +132,8 @@ impl cluster_admin_server::ClusterAdmin for ClusterApi {
 
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         self.cache.catch_up(&*self.store).await.map_err(Problem::from)?;
+        // What cannot be told is 0.
+        let (disk_free_bytes, disk_total_bytes) = self.logs.room().unwrap_or_default();
         let state = self.cache.read();
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let uid = |node: &lockstep_apis::v1alpha::Node| node.metadata.as_ref().map(|own| own.uuid.clone());
@@ -141,6 +146,9 @@ impl cluster_admin_server::ClusterAdmin for ClusterApi {
             nodes: count(state.node_count()),
             nodes_ready: count(ready),
             version: env!("CARGO_PKG_VERSION").into(),
+            now_ms: now_ms(),
+            disk_free_bytes,
+            disk_total_bytes,
         }))
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn declarations(inputs: &BTreeMap<String, Input>) -> Vec<Violation> {
 }
 
 /// The Run's inputs with defaults filled in, or all that is wrong with them.
-pub(crate) fn resolve(
+pub fn resolve(
     declared: &BTreeMap<String, Input>,
     given: &BTreeMap<String, Value>,
 ) -> Result<BTreeMap<String, Value>, Vec<Violation>> {
