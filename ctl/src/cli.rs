@@ -5,7 +5,9 @@ mod cluster;
 mod objects;
 mod runs;
 
+use crate::completion;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use std::path::PathBuf;
 
 pub(crate) use cluster::*;
@@ -38,10 +40,10 @@ pub(crate) struct Cli {
 #[derive(Args, Debug, Clone)]
 pub(crate) struct Global {
     /// Which cluster and who I am: a context's name or its file.
-    #[arg(long, global = true, env = "LOCKSTEP_CONTEXT", value_name = "NAME|FILE")]
+    #[arg(long, global = true, env = "LOCKSTEP_CONTEXT", value_name = "NAME|FILE", add = ArgValueCompleter::new(completion::contexts))]
     pub(crate) context: Option<String>,
     /// The namespace.
-    #[arg(short, long, global = true, env = "LOCKSTEP_NAMESPACE", value_name = "NAME")]
+    #[arg(short, long, global = true, env = "LOCKSTEP_NAMESPACE", value_name = "NAME", add = ArgValueCompleter::new(completion::namespaces))]
     pub(crate) namespace: Option<String>,
 }
 
@@ -223,10 +225,15 @@ Examples:
         /// Where to: `/usr/local/share/man/man1`, say.
         folder: PathBuf,
     },
-    /// Completion for a shell.
+    /// Completion for a shell: commands, options, kinds, actions, and the names of objects, nodes and contexts.
+    #[command(after_help = "\
+Source it when a shell starts, so that it is of the program that is there then:
+  echo 'source <(lockstep completion bash)' >> ~/.bashrc
+  echo 'source <(lockstep completion zsh)' >> ~/.zshrc
+  echo 'lockstep completion fish | source' > ~/.config/fish/completions/lockstep.fish")]
     Completion {
-        /// Which shell.
-        shell: clap_complete::Shell,
+        /// bash, zsh, fish, elvish or powershell.
+        shell: String,
     },
 }
 

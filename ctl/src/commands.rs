@@ -35,12 +35,12 @@ mod why;
 
 use crate::{
     cli::{Cli, Command, ContextCommand},
+    completion,
     context::Context,
     error::{Error, Result},
 };
-use clap::CommandFactory;
 use std::{
-    env, io,
+    env,
     path::{Path, PathBuf},
     process,
 };
@@ -50,10 +50,7 @@ pub(crate) fn execute(cli: Cli) -> Result<()> {
     let namespace = || cli.global.namespace.clone().unwrap_or_else(|| crate::context::DEFAULT_NAMESPACE.to_owned());
     match &cli.command {
         Command::Init(passed) => init(&passed.arguments),
-        Command::Completion { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "lockstep", &mut io::stdout());
-            Ok(())
-        }
+        Command::Completion { shell } => completion::script(shell),
         Command::Man { folder } => man::man(folder),
         Command::Lint(lint) => lint::lint(lint, &namespace()),
         Command::Context(command) if *command != ContextCommand::Renew => contexts::contexts(&cli.global, command),

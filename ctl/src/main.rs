@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod completion;
 mod context;
 mod error;
 mod link;
@@ -18,6 +19,7 @@ use std::{io::Write, process::ExitCode};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    completion::answer_a_shell();
     let cli = cli::Cli::parse();
     let result = commands::execute(cli);
     // Whatever reads us may have gone: nothing is left to say to it.

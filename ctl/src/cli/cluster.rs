@@ -1,7 +1,9 @@
 //! What may be typed about the cluster: contexts, tokens, locks, events, variables, and clusters for development.
 
 use super::Printed;
+use crate::completion;
 use clap::{Args, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
 use std::path::PathBuf;
 
 /// Arguments that go to `lockstepd` as they are.
@@ -38,6 +40,7 @@ pub(crate) enum ContextCommand {
     /// Choose one for the commands that name none.
     Use {
         /// Its name: that of its file.
+        #[arg(add = ArgValueCompleter::new(completion::contexts))]
         name: String,
     },
     /// The one that is meant: servers, namespace, and until when the certificate counts.
@@ -59,6 +62,7 @@ pub(crate) enum LocksCommand {
     /// Let go of a lock.
     Release {
         /// The lock.
+        #[arg(add = ArgValueCompleter::new(completion::locks))]
         name: String,
         /// Whose; default: your own.
         #[arg(long, value_name = "NAME")]
@@ -67,6 +71,7 @@ pub(crate) enum LocksCommand {
     /// Take the poison from a lock that a failed Run left so, once what it left is mended.
     Clear {
         /// The lock.
+        #[arg(add = ArgValueCompleter::new(completion::locks))]
         name: String,
     },
 }
@@ -74,6 +79,7 @@ pub(crate) enum LocksCommand {
 #[derive(Args, Debug)]
 pub(crate) struct AcquireLock {
     /// The lock.
+    #[arg(add = ArgValueCompleter::new(completion::locks))]
     pub(crate) name: String,
     /// `read` shares it with others that read, `write` and `clean` exclude all.
     #[arg(long, value_enum, ignore_case = true, default_value = "write")]
@@ -100,6 +106,7 @@ pub(crate) enum LockModeWord {
 #[derive(Args, Debug)]
 pub(crate) struct Events {
     /// Only about this object: `run/web`.
+    #[arg(add = ArgValueCompleter::new(completion::kinds))]
     pub(crate) about: Option<String>,
     /// Only of these types; `run/*` stands for all that begin so.
     #[arg(long = "type", value_name = "TYPE,…", value_delimiter = ',')]
@@ -108,7 +115,7 @@ pub(crate) struct Events {
     #[arg(long, value_name = "SEVERITY", default_value = "Info")]
     pub(crate) severity: String,
     /// Only what happened on this node.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(completion::nodes))]
     pub(crate) node: Option<String>,
     /// Only what happened in the last so long, 90s, 2h, 3d.
     #[arg(long, value_name = "DURATION")]
@@ -145,10 +152,10 @@ pub(crate) enum VarsCommand {
 #[derive(Args, Debug)]
 pub(crate) struct VarsOf {
     /// The node.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(completion::nodes))]
     pub(crate) node: String,
     /// In Runs of this book, whose own variables win over those of objects.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(completion::books))]
     pub(crate) book: Option<String>,
     /// As `run --set`.
     #[arg(long = "set", value_name = "NAME=VALUE")]
@@ -159,10 +166,10 @@ pub(crate) struct VarsOf {
 #[derive(Args, Debug)]
 pub(crate) struct OnNode {
     /// The node.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(completion::nodes))]
     pub(crate) node: String,
     /// With the variables and inputs of this book.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(completion::books))]
     pub(crate) book: Option<String>,
     /// An input, name=value; may be repeated.
     #[arg(short, long = "input", value_name = "NAME=VALUE")]

@@ -1,7 +1,9 @@
 //! What may be typed about objects: apply, get, change, wait for and explain them.
 
+use crate::completion;
 use crate::render::jsonpath::JsonPath;
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use lockstep_apis::nearest;
 use std::{path::PathBuf, str::FromStr};
 
@@ -79,8 +81,10 @@ pub(crate) struct Printed {
 #[derive(Args, Debug)]
 pub(crate) struct Get {
     /// The kind: `nodes`, `run`, `book`, …; or kind/name.
+    #[arg(add = ArgValueCompleter::new(completion::kinds))]
     pub(crate) kind: String,
     /// Names; none: all.
+    #[arg(add = ArgValueCompleter::new(completion::names))]
     pub(crate) names: Vec<String>,
     /// Only objects with these labels.
     #[arg(short = 'l', long, value_name = "SELECTOR")]
@@ -95,6 +99,7 @@ pub(crate) struct Get {
 #[derive(Args, Debug)]
 pub(crate) struct Nodes {
     /// Names; none: all.
+    #[arg(add = ArgValueCompleter::new(completion::nodes))]
     pub(crate) names: Vec<String>,
     /// Only nodes with these labels.
     #[arg(short = 'l', long, value_name = "SELECTOR")]
@@ -112,25 +117,30 @@ pub(crate) struct Nodes {
 #[derive(Args, Debug)]
 pub(crate) struct Describe {
     /// The kind, or kind/name.
+    #[arg(add = ArgValueCompleter::new(completion::kinds))]
     pub(crate) kind: String,
     /// The name.
+    #[arg(add = ArgValueCompleter::new(completion::names))]
     pub(crate) name: Option<String>,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Edit {
     /// The kind, or kind/name.
+    #[arg(add = ArgValueCompleter::new(completion::kinds))]
     pub(crate) kind: String,
     /// The name.
+    #[arg(add = ArgValueCompleter::new(completion::names))]
     pub(crate) name: Option<String>,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Label {
     /// The kind, or kind/name.
+    #[arg(add = ArgValueCompleter::new(completion::kinds))]
     pub(crate) kind: String,
     /// Names, and what to change: key=value sets, key- removes.
-    #[arg(value_name = "NAME|KEY=VALUE|KEY-")]
+    #[arg(value_name = "NAME|KEY=VALUE|KEY-", add = ArgValueCompleter::new(completion::names))]
     pub(crate) arguments: Vec<String>,
     /// Objects with these labels, in place of names.
     #[arg(short = 'l', long, value_name = "SELECTOR")]
@@ -143,6 +153,7 @@ pub(crate) struct Label {
 #[derive(Args, Debug)]
 pub(crate) struct Cordon {
     /// Nodes.
+    #[arg(add = ArgValueCompleter::new(completion::nodes))]
     pub(crate) nodes: Vec<String>,
     /// Nodes with these labels, in place of names.
     #[arg(short = 'l', long, value_name = "SELECTOR")]
@@ -155,8 +166,10 @@ pub(crate) struct Cordon {
 #[derive(Args, Debug)]
 pub(crate) struct Wait {
     /// The kind, or kind/name.
+    #[arg(add = ArgValueCompleter::new(completion::kinds))]
     pub(crate) kind: String,
     /// Names.
+    #[arg(add = ArgValueCompleter::new(completion::names))]
     pub(crate) names: Vec<String>,
     /// phase=PHASE (of a Run, a Namespace; a node's state), condition=TYPE[=STATUS], jsonpath={.path}=VALUE, or delete.
     #[arg(long = "for", value_name = "WHAT")]
@@ -169,9 +182,10 @@ pub(crate) struct Wait {
 #[derive(Args, Debug)]
 pub(crate) struct Delete {
     /// The kind.
-    #[arg(required_unless_present = "files")]
+    #[arg(required_unless_present = "files", add = ArgValueCompleter::new(completion::kinds))]
     pub(crate) kind: Option<String>,
     /// Names.
+    #[arg(add = ArgValueCompleter::new(completion::names))]
     pub(crate) names: Vec<String>,
     /// Everything in the namespace with these labels.
     #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "names")]
@@ -187,7 +201,7 @@ pub(crate) struct Delete {
 #[derive(Args, Debug)]
 pub(crate) struct Explain {
     /// A kind and fields, a type, or an action and a parameter; none: the kinds.
-    #[arg(value_name = "KIND.FIELD…|ACTION.PARAMETER")]
+    #[arg(value_name = "KIND.FIELD…|ACTION.PARAMETER", add = ArgValueCompleter::new(completion::topics))]
     pub(crate) path: Option<String>,
     /// Write the whole reference into a folder: a page for each kind, one for types, one for actions.
     #[arg(long, value_name = "FOLDER", conflicts_with = "path")]

@@ -1,12 +1,15 @@
 //! What may be typed about Runs: start, plan, watch and steer them.
 
 use super::Printed;
+use crate::completion;
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub(crate) struct Runs {
     /// Only of this book.
+    #[arg(add = ArgValueCompleter::new(completion::books))]
     pub(crate) book: Option<String>,
     /// Only Runs with these labels.
     #[arg(short = 'l', long, value_name = "SELECTOR")]
@@ -39,7 +42,7 @@ pub(crate) struct RunSpecArguments {
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub(crate) set: Vec<String>,
     /// Only these nodes, in place of the book's targets; may be repeated.
-    #[arg(long = "node", value_name = "NAME")]
+    #[arg(long = "node", value_name = "NAME", add = ArgValueCompleter::new(completion::nodes))]
     pub(crate) nodes: Vec<String>,
     /// Only nodes with these labels, in place of the book's targets.
     #[arg(short = 'l', long, value_name = "SELECTOR")]
@@ -64,11 +67,11 @@ pub(crate) struct RunSpecArguments {
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     /// The TaskBook.
-    #[arg(required_unless_present_any = ["local", "task"])]
+    #[arg(required_unless_present_any = ["local", "task"], add = ArgValueCompleter::new(completion::books))]
     pub(crate) book: Option<String>,
     /// One action in place of a book, with its parameters; `lockstep explain ACTION` lists them. Text needs no more quotes
     /// than the shell wants; the same parameter again adds to a list.
-    #[arg(long, num_args = 1.., value_names = ["ACTION", "PARAMETER=VALUE"], conflicts_with_all = ["book", "local"])]
+    #[arg(long, num_args = 1.., value_names = ["ACTION", "PARAMETER=VALUE"], conflicts_with_all = ["book", "local"], add = ArgValueCompleter::new(completion::actions))]
     pub(crate) task: Vec<String>,
     #[command(flatten)]
     pub(crate) spec: RunSpecArguments,
@@ -104,7 +107,7 @@ pub(crate) struct Run {
 #[derive(Args, Debug)]
 pub(crate) struct Exec {
     /// On this node; may be repeated.
-    #[arg(long = "node", value_name = "NAME")]
+    #[arg(long = "node", value_name = "NAME", add = ArgValueCompleter::new(completion::nodes))]
     pub(crate) nodes: Vec<String>,
     /// On nodes with these labels.
     #[arg(short = 'l', long, value_name = "SELECTOR")]
@@ -144,12 +147,14 @@ pub(crate) struct Exec {
 #[derive(Args, Debug)]
 pub(crate) struct RunName {
     /// The Run, `name` or `run/name`.
+    #[arg(add = ArgValueCompleter::new(completion::runs))]
     pub(crate) run: String,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Approve {
     /// The Run, `name` or `run/name`.
+    #[arg(add = ArgValueCompleter::new(completion::runs))]
     pub(crate) run: String,
     /// Why; kept in the Run and told in an event.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -159,6 +164,7 @@ pub(crate) struct Approve {
 #[derive(Args, Debug)]
 pub(crate) struct Retry {
     /// The ended Run.
+    #[arg(add = ArgValueCompleter::new(completion::runs))]
     pub(crate) run: String,
     /// Wait for the new Run's end.
     #[arg(short, long)]
@@ -168,6 +174,7 @@ pub(crate) struct Retry {
 #[derive(Args, Debug)]
 pub(crate) struct Rerun {
     /// The Run.
+    #[arg(add = ArgValueCompleter::new(completion::runs))]
     pub(crate) run: String,
     /// An input in place of the old one, name=value; may be repeated.
     #[arg(short, long = "input", value_name = "NAME=VALUE")]
@@ -193,17 +200,20 @@ pub(crate) struct Why {
 #[derive(Args, Debug)]
 pub(crate) struct Release {
     /// The Run.
+    #[arg(add = ArgValueCompleter::new(completion::runs))]
     pub(crate) run: String,
     /// The node whose place it is.
+    #[arg(add = ArgValueCompleter::new(completion::nodes))]
     pub(crate) node: String,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Logs {
     /// The Run.
+    #[arg(add = ArgValueCompleter::new(completion::runs))]
     pub(crate) run: String,
     /// Only of this node.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(completion::nodes))]
     pub(crate) node: Option<String>,
     /// Only diffs: how files changed, or would in a check.
     #[arg(long)]
@@ -222,6 +232,7 @@ pub(crate) struct Logs {
 #[derive(Args, Debug)]
 pub(crate) struct Plan {
     /// The TaskBook.
+    #[arg(add = ArgValueCompleter::new(completion::books))]
     pub(crate) book: String,
     #[command(flatten)]
     pub(crate) spec: RunSpecArguments,

@@ -1,8 +1,14 @@
-//! Looking without changing anything: `eval`, `render`, `doctor`.
+//! Looking without changing anything: `eval`, `render`, `doctor`, and what a shell completes.
 
-use super::shell::{BOOK, Shell};
-use anyhow::{Result, ensure};
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt};
+use super::shell::{BOOK, Shell, said};
+use anyhow::{Context, Result, ensure};
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 #[test]
 fn an_expression_and_a_template_come_out_with_what_the_node_has() -> Result<()> {
@@ -62,5 +68,47 @@ fn the_doctor_tells_what_is_wrong_and_what_to_do() -> Result<()> {
     for expected in ["others may read it (mode 644)", "chmod 600", "does not answer", "cordoned: s1"] {
         ensure!(ill.out.contains(expected), "{expected}: {ill:?}");
     }
+    Ok(())
+}
+
+/// What bash offers behind these words; the last one is the one that is being typed.
+fn offered(shell: &Shell, words: &[&str]) -> Result<Vec<String>> {
+    let line = format!(
+        "source <(lockstep completion bash); COMP_WORDS=({words}); COMP_CWORD={at}; COMP_TYPE=9
+         _clap_complete_lockstep lockstep {last:?}; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        words = words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" "),
+        at = words.len() - 1,
+        last = words.last().context("words")?,
+    );
+    let tool = shell.command(&[])?;
+    let folder = Path::new(tool.get_program()).parent().context("a folder")?;
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH")?);
+    let mut bash = Command::new("bash");
+    bash.args(["--norc", "-c", &line]).env("PATH", path).env("LOCKSTEP_CONTEXT", shell.context());
+    let told = said(bash.stdin(Stdio::null()).output()?)?;
+    ensure!(told.err.is_empty(), "{words:?}: {told:?}");
+    Ok(told.out.lines().map(|line| line.trim().to_owned()).collect())
+}
+
+#[test]
+fn a_shell_offers_commands_kinds_and_names() -> Result<()> {
+    let shell = Shell::start()?;
+    shell.book()?;
+    for (words, expected) in [
+        (&["lockstep", "unco"][..], "uncordon"),
+        (&["lockstep", "get", "taskb"], "taskbooks"),
+        (&["lockstep", "get", "nodes", ""], "s1"),
+        (&["lockstep", "describe", "book/"], "book/web"),
+        (&["lockstep", "run", "w"], "web"),
+        (&["lockstep", "exec", "--node", ""], "s1"),
+        (&["lockstep", "-n", "default", "get", "books", "w"], "web"),
+        (&["lockstep", "explain", "file.mana"], "file.managed"),
+    ] {
+        let offered = offered(&shell, words)?;
+        ensure!(offered.iter().any(|one| one == expected), "{words:?}: {offered:?}");
+    }
+    ensure!(offered(&shell, &["lockstep", "-n", "system", "run", "w"])?.concat().is_empty());
+    let unknown = shell.run(&["completion", "csh"])?;
+    ensure!(unknown.code == 2 && unknown.err.contains("bash"), "{unknown:?}");
     Ok(())
 }
