@@ -243,6 +243,7 @@ impl Attempt<'_> {
                 self.refresh(backend, scope)?;
                 self.prepare_once(job, backend, scope)
             }
+            Err(fault @ Fault::Unknown { .. }) if scope.check => Err(unread(&format!(": {fault}"))),
             prepared => prepared,
         }
     }
