@@ -73,7 +73,11 @@ const CATALOGUE: &[(u32, &str, Shown)] = &[
     (
         22,
         "circles of references",
-        NotYet("variables do not read each other, nothing includes anything, and no Run starts another"),
+        By(&[
+            ("daemon/core/src/compile/tests/include.rs", "a_cycle_of_includes_is_refused_with_the_whole_chain"),
+            ("daemon/core/src/check/tests/ordering.rs", "every_cycle_and_every_unknown_name_is_told_at_once"),
+            ("daemon/src/server/objects/tests.rs", "books_are_judged_with_what_they_include"),
+        ]),
     ),
     (23, "references into other namespaces", NotYet("no field refers to another namespace")),
     (24, "roles", NotYet("roles come with certificates; no object gives one")),
