@@ -133,8 +133,8 @@ Examples:
     Run(Box<Run>),
     /// Run a command on nodes now. It is a Run like any other: recorded, and `lockstep logs` shows it again.
     #[command(after_help = "\
-Nodes that printed the same are told together. It goes on if you stop looking: `lockstep cancel` ends it. `${{ }}` in the
-words is an expression, as in books.
+Nodes that printed the same are told together. It goes on if you stop looking: `lockstep cancel`
+ends it. `${{ }}` in the words is an expression, as in books.
 
 Examples:
   lockstep exec -l role=web -- systemctl is-active nginx
@@ -184,8 +184,8 @@ Examples:
     Vars(VarsCommand),
     /// What an expression is on a node, with its facts and variables. Changes nothing.
     #[command(after_help = "\
-It reads `node`, `facts` (as last reported), `vars`, and with --book `inputs`. What only a Run knows (`results`, `shared`,
-`run`, …) is not there.
+It reads `node`, `facts` (as last reported), `vars`, and with --book `inputs`. What only a Run knows
+(`results`, `shared`, `run`, …) is not there.
 
 Examples:
   lockstep eval --node web1 'facts.cpu.count * 2'
@@ -193,8 +193,8 @@ Examples:
     Eval(Eval),
     /// What a template or a book becomes on a node. Changes nothing.
     #[command(after_help = "\
-A .yaml, .yml or .json is read as books: each task is shown with its parameters as they would be, and whether `when` lets
-it be done. Anything else is a template.
+A .yaml, .yml or .json is read as books: each task is shown with its parameters as they would be,
+and whether `when` lets it be done. Anything else is a template.
 
 Examples:
   lockstep render -f nginx.conf.hbs --node web1

@@ -17,7 +17,7 @@ const GATES: usize = 2;
 pub(crate) struct Progress {
     name: String,
     terminal: bool,
-    /// Where the Run is, and what it waits for.
+    /// Where the Run is; and how its nodes are, with what it waits for.
     state: (String, String),
     /// Of nodes that wait at a health gate, what their last look told.
     gates: BTreeMap<String, String>,
@@ -70,13 +70,14 @@ impl Progress {
         if matches!(status.phase(), RunPhase::Succeeded | RunPhase::Failed | RunPhase::Cancelled) {
             return;
         }
-        self.state = (describe(&status), waits(&status));
+        self.state = (place(&status), nodes(&status));
         self.paint();
     }
 
     fn paint(&mut self) {
-        let (state, waits) = &self.state;
-        let line = format!("run/{} {state}{}{waits}", self.name, gates(&self.gates));
+        // A narrow terminal cuts the end: what moves is in front.
+        let (place, nodes) = &self.state;
+        let line = format!("run/{} {place}{}{nodes}", self.name, gates(&self.gates));
         if line == self.last {
             return;
         }
@@ -104,8 +105,8 @@ impl Progress {
     }
 }
 
-/// `Running window 2 of 3, segment 1 of 2; 3 nodes: 1 working, 2 changed`.
-pub(crate) fn describe(status: &RunStatus) -> String {
+/// `Running window 2 of 3, segment 1 of 2`.
+fn place(status: &RunStatus) -> String {
     let mut out = phase_word(status.phase()).to_owned();
     if let Some(cursor) = &status.cursor
         && cursor.window > 0
@@ -125,18 +126,15 @@ pub(crate) fn describe(status: &RunStatus) -> String {
             out.push_str(&parts.join(", "));
         }
     }
-    if let Some(nodes) = &status.nodes {
-        out.push_str("; ");
-        out.push_str(&counts(nodes));
-    }
     out
 }
 
-/// `; waits for node/web1 (web1 has not taken its work yet)`.
-fn waits(status: &RunStatus) -> String {
+/// `; 3 nodes: 1 working, 2 changed; waits for node/web1 (web1 has not taken its work yet)`.
+fn nodes(status: &RunStatus) -> String {
+    let counts = status.nodes.as_ref().map(|nodes| format!("; {}", counts(nodes))).unwrap_or_default();
     let waits: Vec<String> =
         status.waiting_for.iter().take(WAITING).map(|w| format!("{} ({})", w.on, safe(&w.message, 100))).collect();
-    if waits.is_empty() { String::new() } else { format!("; waits for {}", waits.join(", ")) }
+    if waits.is_empty() { counts } else { format!("{counts}; waits for {}", waits.join(", ")) }
 }
 
 /// `; gate on web1: 3 of 20: /health is false`.
