@@ -6,6 +6,7 @@
 //!   this process was not given before; and not before the claim is in a journal on the disk.
 //! - Executors outlive the agent. The next one finds the folders, waits for what works, and reports what has ended.
 //! - A folder goes when report and output are acknowledged, not before.
+//! - What the node tells of itself waits on its disk until a server has stored it.
 //!
 //! An idle agent sleeps: it wakes for the heartbeat and for what servers send.
 
@@ -13,7 +14,9 @@ mod backoff;
 mod boots;
 mod executor;
 mod holdings;
+mod outbox;
 mod output;
+mod posting;
 mod renewal;
 mod segment;
 mod session;
@@ -36,6 +39,7 @@ use crate::identity::membership::Membership;
 use crate::settings::Settings;
 use backoff::Backoff;
 use holdings::Holdings;
+use outbox::Outbox;
 use session::{End, Link};
 
 /// What an agent is started with.
@@ -91,6 +95,7 @@ struct Agent {
     credentials: Credentials,
     membership: Membership,
     holdings: Arc<Holdings>,
+    outbox: Arc<Outbox>,
     link: watch::Sender<Link>,
     shutdown: watch::Receiver<bool>,
     boot_id: String,
@@ -109,6 +114,7 @@ impl Agent {
         let membership = Membership::load(&settings.membership_file())?;
         files::make_private_folder(&settings.segments_folder())?;
         let lock = lock(&settings.state_folder.join("agent.lock"))?;
+        let outbox = Arc::new(Outbox::open(&settings.outbox_folder())?);
         let boot_id = boot_id();
         let boot_number = boots::number(&settings.state_folder.join("boots"), &boot_id)?;
         let surroundings = segment::Surroundings {
@@ -117,6 +123,7 @@ impl Agent {
             root: settings.root.clone(),
             cgroups: cgroups(),
             boot_id: boot_id.clone(),
+            outbox: outbox.clone(),
             link: watch::Sender::new(None),
         };
         let link = surroundings.link.clone();
@@ -126,6 +133,7 @@ impl Agent {
             credentials,
             membership,
             holdings: Arc::new(Holdings::new(surroundings)),
+            outbox,
             link,
             shutdown,
             boot_id,

@@ -11,6 +11,7 @@ mod greeting;
 mod renewing;
 mod reports;
 mod session;
+mod telling;
 mod upkeep;
 
 use std::collections::{BTreeSet, HashMap};

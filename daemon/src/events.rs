@@ -3,12 +3,13 @@
 //!
 //! # Guarantees
 //! - Telling never waits. What does not fit is dropped, counted, and said in the log.
-//! - A node's numbered events are stored once, however often they are sent.
+
+mod of_nodes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lockstep_apis::commit::{Commit, Compare, Entry, Operation};
+use lockstep_apis::commit::{Commit, Entry, Operation};
 use lockstep_apis::keys::{self, Key};
 use lockstep_apis::v1alpha::{
     ConfigSpec, Event, EventBatch, EventMark, EventSeverity, EventSpec, Metadata, Object, Value,
@@ -20,7 +21,9 @@ use uuid::Uuid;
 
 use crate::cache::Cache;
 use crate::clock::now_ms;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+
+pub use of_nodes::{About, Speaker, store_of_node};
 
 /// Where cluster-wide events live.
 pub const SYSTEM: &str = "system";
@@ -210,47 +213,6 @@ fn number_of(entry: &Entry) -> u64 {
     EventMark::decode(entry.value.as_slice()).map_or(0, |mark| mark.number)
 }
 
-/// Stores events that a node tells of itself, in the order of its numbers. What the node says about who it is, is not
-/// looked at. Returns the highest number that is stored; the node may forget up to there.
-pub async fn store_of_node(
-    store: &dyn Store,
-    config: &ConfigSpec,
-    (uid, name): (&str, &str),
-    events: Vec<Event>,
-) -> Result<u64, StoreError> {
-    let source = format!("node/{uid}");
-    let mark = keys::event_mark(&mark_of(&source));
-    let found = store.get(&mark).await?.entry;
-    let stored = found.as_ref().map_or(0, number_of);
-    let mut specs: Vec<EventSpec> =
-        events.into_iter().filter_map(|event| event.spec).filter(|spec| spec.number > stored).take(MAX_BATCH).collect();
-    specs.sort_by_key(|spec| spec.number);
-    let Some(last) = specs.last().map(|spec| spec.number) else { return Ok(stored) };
-    specs.retain(|spec| is_kept(config, &spec.r#type));
-    let events = specs.into_iter().map(|spec| Event {
-        metadata: None,
-        spec: Some(EventSpec {
-            regarding: format!("Node/{name}"),
-            node: name.to_owned(),
-            source: source.clone(),
-            message: cut(spec.message),
-            ..spec
-        }),
-    });
-    let batch = EventBatch { events: events.collect() };
-    let guard = match &found {
-        Some(entry) => Compare::ModRevision(mark.clone(), entry.mod_revision),
-        None => Compare::Absent(mark.clone()),
-    };
-    let commit = Commit::new().when(guard).put(mark, EventMark { number: last }.encode_to_vec());
-    let commit = match batch.events.is_empty() {
-        true => commit,
-        false => commit.put(keys::events(SYSTEM, now_ms(), &batch_id()), batch.encode_to_vec()),
-    };
-    store.commit(&commit).await?;
-    Ok(last)
-}
-
 /// The events of a stored batch as objects. Their names say where they are: see [`batch_of`].
 pub fn objects_of(entry: &Entry) -> Vec<Arc<Object>> {
     let Some(keys::Parsed::Events { namespace, batch }) = keys::parse(&entry.key) else { return Vec::new() };
@@ -269,7 +231,7 @@ pub fn objects_of(entry: &Entry) -> Vec<Arc<Object>> {
             resource_version: entry.mod_revision.to_string(),
             generation: 1,
             created_at: at,
-            ..Metadata::default()
+            ..event.metadata.clone().unwrap_or_default()
         };
         Arc::new(Object::from(Event { metadata: Some(metadata), ..event }))
     };
@@ -303,37 +265,9 @@ mod tests {
     use super::*;
     use crate::store::embedded::{Embedded, EmbeddedSettings};
 
-    fn numbered(number: u64) -> Event {
-        Event { metadata: None, spec: Some(EventSpec { r#type: "beacon/x".into(), number, ..EventSpec::default() }) }
-    }
-
     async fn stored(store: &dyn Store) -> Vec<Arc<Object>> {
         let page = store.snapshot(&keys::events_prefix(None)).await.unwrap();
         page.entries.iter().flat_map(objects_of).collect()
-    }
-
-    #[tokio::test]
-    async fn a_node_that_sends_again_is_stored_once_and_speaks_only_of_itself() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Embedded::open(&EmbeddedSettings::new(folder.path().join("s"))).await.unwrap();
-        let config = ConfigSpec::default();
-        let forged = Event {
-            metadata: None,
-            spec: Some(EventSpec { node: "other".into(), regarding: "Node/other".into(), ..numbered(2).spec.unwrap() }),
-        };
-        let sent = vec![numbered(1), forged];
-        assert_eq!(store_of_node(&store, &config, ("u1", "n1"), sent.clone()).await.unwrap(), 2);
-        assert_eq!(store_of_node(&store, &config, ("u1", "n1"), sent).await.unwrap(), 2);
-        let objects = stored(&store).await;
-        assert_eq!(objects.len(), 2);
-        for object in &objects {
-            let Some(lockstep_apis::v1alpha::object::Kind::Event(event)) = &object.kind else { panic!("an event") };
-            let spec = event.spec.as_ref().unwrap();
-            assert_eq!((spec.node.as_str(), spec.source.as_str()), ("n1", "node/u1"));
-            let metadata = object.metadata();
-            let batch = batch_of(&metadata.namespace, &metadata.name).unwrap();
-            assert!(store.get(&batch).await.unwrap().entry.is_some());
-        }
     }
 
     #[tokio::test]

@@ -182,6 +182,11 @@ impl Settings {
         self.state_folder.join("segments")
     }
 
+    /// Events of this node that no server has stored yet.
+    pub fn outbox_folder(&self) -> PathBuf {
+        self.state_folder.join("outbox")
+    }
+
     /// What tasks printed, on servers.
     pub fn logs_folder(&self) -> PathBuf {
         self.state_folder.join("logs")

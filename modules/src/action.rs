@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use lockstep_apis::v1alpha::Value;
+use lockstep_apis::v1alpha::{NodeEvent, Value};
 use rustix::event::EventfdFlags;
 
 use crate::host::{Host, HostError, Unsynced};
@@ -114,6 +114,8 @@ pub struct Done {
     pub result: Value,
     /// What changed, if a diff was asked for.
     pub diff: Option<Diff>,
+    /// What is to be told to the cluster. Whose it is, the caller knows.
+    pub event: Option<Box<NodeEvent>>,
 }
 
 impl Done {
@@ -125,7 +127,7 @@ impl Done {
     ) -> Done {
         let changed = ("changed".to_owned(), Value::from(outcome == Outcome::Changed));
         let entries = std::iter::once(changed).chain(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
-        Done { outcome, message: clip(message.into()), result: Value::map(entries), diff: None }
+        Done { outcome, message: clip(message.into()), result: Value::map(entries), diff: None, event: None }
     }
 
     /// The same with one more entry in its result.

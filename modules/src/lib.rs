@@ -9,6 +9,7 @@ mod assertion;
 mod checksum;
 mod command;
 mod diff;
+mod event;
 mod facts;
 mod file;
 mod git;
@@ -42,6 +43,7 @@ static ACTIONS: &[&dyn Action] = &[
     &command::SCRIPT,
     &machine::CRON_ENTRY,
     &print::PRINT,
+    &event::RAISE,
     &file::ABSENT,
     &file::BLOCK,
     &file::CONTENT,

@@ -73,6 +73,11 @@ impl Folder {
         self.path.join("output")
     }
 
+    /// Events that were raised and that the agent has not taken yet.
+    pub(crate) fn events(&self) -> PathBuf {
+        self.path.join("events")
+    }
+
     /// Why the journal could not be kept; absent if it could.
     pub(crate) fn failure(&self) -> PathBuf {
         self.path.join("failed")

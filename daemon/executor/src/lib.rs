@@ -13,6 +13,7 @@ mod looping;
 pub mod masking;
 pub mod output;
 mod preparing;
+mod raised;
 mod results;
 pub mod segment;
 mod sequence;

@@ -12,8 +12,8 @@ use std::{
 };
 
 use lockstep_apis::v1alpha::{
-    CompiledBlock, CompiledTask, Metadata, Node, Outcome, OutputChunk, Run, RunSpec, Segment as Part, Snapshot,
-    Targets, Task, TaskBook, TaskReport, Value, Violation, Work,
+    CompiledBlock, CompiledTask, Metadata, Node, NodeEvent, Outcome, OutputChunk, Run, RunSpec, Segment as Part,
+    Snapshot, Targets, Task, TaskBook, TaskReport, Value, Violation, Work,
 };
 use lockstep_core::{
     Library,
@@ -326,6 +326,10 @@ impl Ledger for Events<'_> {
     fn done(&mut self, task: &CompiledTask, report: &TaskReport) -> Result<(), JournalError> {
         (self.0)(LocalEvent::Ended(task, report));
         Ok(())
+    }
+
+    fn raise(&mut self, _event: NodeEvent) -> Result<bool, String> {
+        Ok(false)
     }
 
     fn is_cancelled(&mut self) -> bool {

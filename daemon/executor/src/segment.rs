@@ -18,6 +18,7 @@ use lockstep_modules::Cgroup;
 use prost::Message;
 
 pub use crate::folder::name as folder_name;
+pub use crate::raised::raised;
 pub use executing::{Exit, Options, execute};
 pub use status::{Status, status};
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use lockstep_apis::v1alpha::{CompiledTask, Outcome, OutputChunk, OutputStream, TaskReport, Value};
+use lockstep_apis::v1alpha::{CompiledTask, NodeEvent, Outcome, OutputChunk, OutputStream, TaskReport, Value};
 use lockstep_core::{
     compile::VARIABLE_SET, context::Context, course::Course, expression::EvaluationError, parameters::TaskTexts,
     variables::variables_of,
@@ -36,6 +36,8 @@ pub(crate) trait Ledger {
     fn output(&mut self, task: &CompiledTask, chunk: OutputChunk);
     /// It has ended.
     fn done(&mut self, task: &CompiledTask, report: &TaskReport) -> Result<(), JournalError>;
+    /// It tells something to the cluster. `false`: there is none. The error is a sentence; nothing is told then.
+    fn raise(&mut self, event: NodeEvent) -> Result<bool, String>;
     /// Somebody wants an end; asked before each task, beside the switch that ends a running one.
     fn is_cancelled(&mut self) -> bool;
 }
@@ -283,7 +285,7 @@ impl Segment<'_> {
             let stream = if stream == Stream::Stderr { OutputStream::Stderr } else { OutputStream::Stdout };
             output.push(masker, stream, bytes, now_ms(), &mut |chunk| ledger.output(task, chunk));
         };
-        let done = action.perform(
+        let mut done = action.perform(
             &given.parameters,
             &mut Scope {
                 host: self.host,
@@ -307,7 +309,26 @@ impl Segment<'_> {
                 ledger.output(task, chunk)
             });
         }
-        done
+        match done.event.take() {
+            Some(event) => self.raise(*event, done, ledger),
+            None => done,
+        }
+    }
+
+    /// Hands an Event on, masked.
+    fn raise(&self, mut event: NodeEvent, done: Done, ledger: &mut dyn Ledger) -> Done {
+        if let Some(spec) = &mut event.spec {
+            spec.message = self.masker.mask_text(&spec.message).into_owned();
+            spec.data.iter_mut().for_each(|data| self.masker.mask_value(data));
+        }
+        for value in event.labels.values_mut() {
+            *value = self.masker.mask_text(value).into_owned();
+        }
+        match ledger.raise(event) {
+            Ok(true) => done,
+            Ok(false) => Done::new(lockstep_modules::Outcome::Ok, "raised nothing: there is no cluster to tell", []),
+            Err(problem) => Done::failed("NotRaised", problem),
+        }
     }
 
     /// Makes the report, masked, and gives the result to the tasks that follow.

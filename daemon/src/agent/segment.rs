@@ -2,6 +2,7 @@
 //! inbox; speaks to whichever server the session is with, and waits while there is none.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lockstep_apis::keys::Attempt;
@@ -12,6 +13,7 @@ use lockstep_modules::Cgroup;
 use tokio::sync::{mpsc, watch};
 
 use super::executor;
+use super::outbox::Outbox;
 use super::output::{self, RESEND, Tail};
 use super::session::Link;
 use super::{now_ms, shown};
@@ -30,6 +32,7 @@ pub(super) struct Surroundings {
     /// In which segments get control groups of their own. `None`: they have none.
     pub(super) cgroups: Option<Cgroup>,
     pub(super) boot_id: String,
+    pub(super) outbox: Arc<Outbox>,
     pub(super) link: watch::Sender<Link>,
 }
 
@@ -173,11 +176,13 @@ impl Attendance {
             tokio::select! {
                 report = &mut execution => {
                     self.report = Some(report);
+                    // Before the report: whoever reads how the Run ended finds what it told.
+                    self.take_events(&surroundings.outbox).await;
                     self.send_report().await;
                 }
                 Some(word) = self.inbox.recv() => self.hear(word).await,
                 Ok(()) = self.link.changed() => self.tail.begin_anew(),
-                _ = look.tick() => {}
+                _ = look.tick() => self.take_events(&surroundings.outbox).await,
             }
             self.send_output().await;
         }
@@ -239,6 +244,17 @@ impl Attendance {
         if let Some(report) = self.report.clone() {
             let attempt = Some(self.reference.clone());
             self.send(Message::Report(ReportRequest { attempt, report: Some(report) })).await;
+        }
+    }
+
+    /// Takes what tasks have raised.
+    async fn take_events(&self, outbox: &Arc<Outbox>) {
+        let (outbox, folder) = (outbox.clone(), self.folder.clone());
+        let taken = tokio::task::spawn_blocking(move || {
+            folders::raised(&folder).map(|files| files.iter().for_each(|file| outbox.take(file)))
+        });
+        if let Ok(Err(problem)) = taken.await {
+            tracing::warn!(folder = %self.folder.display(), %problem, "what was raised cannot be read");
         }
     }
 

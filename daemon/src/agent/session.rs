@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use lockstep_apis::keys::Attempt;
 use lockstep_apis::v1alpha::{
-    AgentMessage, AttemptRef, ClaimAnswer, ClaimRequest, Heartbeat, Hello, ServerMessage, Value, Welcome,
-    agent_message::Message, server_message,
+    AgentMessage, AttemptRef, ClaimAnswer, ClaimRequest, EventsRequest, Heartbeat, Hello, ServerMessage, Value,
+    Welcome, agent_message::Message, server_message,
 };
 use lockstep_apis::{duration, v1alpha};
 use lockstep_grpc::agents_client::AgentsClient;
@@ -22,6 +22,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::holdings::Holdings;
+use super::posting::Posting;
 use super::segment::Word;
 use super::{Agent, now_ms, renewal};
 use crate::clock::boot_ms;
@@ -83,6 +84,7 @@ struct Session {
     incoming: Streaming<ServerMessage>,
     heartbeat: Duration,
     sent: Heartbeats,
+    posting: Posting,
 }
 
 /// Heartbeats that were sent and not acknowledged, with when by the clock of this boot.
@@ -134,7 +136,8 @@ async fn open(agent: &mut Agent, channel: Channel, address: &str) -> Result<Sess
     for attempt in agent.holdings.ask_again() {
         claim(&outbox, &attempt).await;
     }
-    Ok(Session { outbox, incoming, heartbeat, sent: Heartbeats::default() })
+    let posting = Posting::new(agent.outbox.clone());
+    Ok(Session { outbox, incoming, heartbeat, sent: Heartbeats::default(), posting })
 }
 
 async fn hello(agent: &Agent, address: &str) -> Hello {
@@ -209,6 +212,7 @@ impl Session {
                     let number = self.sent.send();
                     self.send(Message::Heartbeat(Heartbeat { number })).await?;
                 }
+                events = self.posting.next() => self.send(Message::Events(EventsRequest { events })).await?,
                 _ = renewal_look.tick(), if renewal::is_due(&agent.credentials, now_ms()) => {
                     let path = agent.settings.node_credentials();
                     match renewal::renew(&agent.credentials, channel.clone(), &path).await {
@@ -257,8 +261,9 @@ impl Session {
                     holdings.renew(sent_ms, &fenced);
                 }
             }
-            // No Events are sent yet, so none are answered; a second welcome says nothing new.
-            Heard::Events(_) | Heard::Welcome(_) => {}
+            Heard::Events(answer) => self.posting.answered(answer.number).await,
+            // A second welcome says nothing new.
+            Heard::Welcome(_) => {}
         }
         None
     }

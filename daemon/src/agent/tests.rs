@@ -1,5 +1,7 @@
 //! A real agent with real executors, against a server that says what the test tells it to.
 
+mod events;
+
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 

@@ -11,8 +11,7 @@ use std::time::Duration;
 use lockstep_apis::commit::{LeaseId, Revision};
 use lockstep_apis::keys::Attempt;
 use lockstep_apis::v1alpha::{
-    AgentMessage, AttemptRef, EventsAnswer, Hello, OutputAnswer, OutputRequest, ServerMessage, agent_message,
-    server_message,
+    AgentMessage, AttemptRef, Hello, OutputAnswer, OutputRequest, ServerMessage, agent_message, server_message,
 };
 use lockstep_core::protocol;
 use tokio::sync::{Notify, mpsc};
@@ -20,7 +19,6 @@ use tonic::{Status, Streaming};
 
 use super::{Delivery, envelope};
 use crate::clock::now_ms;
-use crate::events;
 use crate::identity::PeerIdentity;
 use crate::logs::Written;
 use crate::status::{Answer, Problem};
@@ -61,6 +59,8 @@ pub(super) struct Session {
     pub(super) recorded: Mutex<Option<(LeaseId, Revision)>>,
     /// What it said that it holds, and was given since.
     pub(super) holding: Mutex<BTreeSet<Attempt>>,
+    /// One batch of the node's Events at a time; when the last one was stored.
+    pub(super) telling: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     sender: mpsc::Sender<Box<ServerMessage>>,
     sent: Mutex<Sent>,
     heard_ms: AtomicU64,
@@ -147,6 +147,7 @@ pub async fn attach(
         attached_boot_ms: hello.boot_ms,
         recorded: Mutex::default(),
         holding: Mutex::new(hello.holding.iter().map(Attempt::from).collect()),
+        telling: tokio::sync::Mutex::default(),
         sender,
         sent: Mutex::default(),
         heard_ms: AtomicU64::new(now_ms()),
@@ -282,16 +283,6 @@ impl Delivery {
                 session.send(server_message::Message::Output(answer));
             }
             Err(problem) => tracing::error!(node = session.name, %problem, "output is not on the disk"),
-        }
-    }
-
-    async fn keep_events(&self, session: &Session, events: Vec<lockstep_apis::v1alpha::Event>) {
-        let config = self.parts.cache.read().config();
-        let node = (session.node.as_str(), session.name.as_str());
-        match events::store_of_node(&*self.parts.store, &config, node, events).await {
-            Ok(number) => session.send(server_message::Message::Events(EventsAnswer { number })),
-            // The node sends them again.
-            Err(problem) => tracing::debug!(node = session.name, %problem, "a node's events were not stored"),
         }
     }
 }

@@ -345,6 +345,23 @@ fn a_variable_whose_task_does_not_run_is_unknown_in_a_check() {
 }
 
 #[test]
+fn an_event_is_raised_to_nobody_and_that_is_said() {
+    let root = tempfile::tempdir().unwrap();
+    let tasks = r#"
+    - {name: raise, event.raise: {type: deploy/done, severity: Warning, labels: {tier: web}, data: {port: "${{ vars.port }}"}}}
+    - {name: short, event.raise: deploy/done}
+    - {name: wrong, ignoreErrors: true, event.raise: {type: "${{ 'Deploy done' }}", labels: {"a b": x}}}
+"#;
+    use Outcome::{Failed, Ok};
+    let seen = done(root.path(), tasks, |_| {});
+    assert_eq!(seen.outcomes[..3], [Ok, Ok, Failed], "{:?}", seen.messages);
+    assert_eq!(seen.messages[0], "raised nothing: there is no cluster to tell");
+    assert!(seen.messages[2].contains("type:"), "{}", seen.messages[2]);
+    let seen = done(root.path(), tasks, |run| run.check = true);
+    assert_eq!((seen.outcomes[0], seen.messages[0].as_str()), (Ok, "would raise raised/deploy/done"));
+}
+
+#[test]
 fn failure_ends_the_book_and_tells_what_was_not_reached() {
     let root = tempfile::tempdir().unwrap();
     let tasks = "

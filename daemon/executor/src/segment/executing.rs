@@ -13,7 +13,7 @@ use std::{
 };
 
 use lockstep_apis::v1alpha::{
-    CompiledTask, JournalRecord, OutputChunk, Report, TaskReport, Work, journal_record::Record,
+    AttemptRef, CompiledTask, JournalRecord, NodeEvent, OutputChunk, Report, TaskReport, Work, journal_record::Record,
 };
 use lockstep_core::course::Course;
 use lockstep_modules::{Cancel, Cgroup, Host, Unsynced};
@@ -26,7 +26,7 @@ use crate::{
     leftovers,
     masking::Masker,
     preparing::Preparation,
-    results,
+    raised, results,
     sequence::{Ledger, Segment, now_ms},
     surroundings,
 };
@@ -116,7 +116,7 @@ fn unusable(verb: &str, error: &dyn std::fmt::Display) -> Exit {
 
 fn run(folder: &Folder, options: &Options, journal: Journal, records: &[JournalRecord]) -> Result<(), JournalError> {
     let started_ms = now_ms();
-    let mut notes = Notes { journal, output: Output::new(folder), folder };
+    let mut notes = Notes { journal, output: Output::new(folder), folder, attempt: AttemptRef::default(), raised: 0 };
     let mut report = match guarded(folder, options, &mut notes, records) {
         Ok((tasks, mut unsynced)) => {
             let synced = unsynced.sync().map_err(|error| error.to_string());
@@ -155,6 +155,7 @@ fn guarded(
     records: &[JournalRecord],
 ) -> Result<(Vec<TaskReport>, Unsynced), Failure> {
     let work = folder.read_work().map_err(|error| segment_error("the work cannot be read", &error))?;
+    notes.attempt = attempt_of(&work);
     if work.fence_ms == 0 {
         return tasks(folder, &work, options, notes, records);
     }
@@ -226,6 +227,16 @@ fn already_done(records: &[JournalRecord]) -> Vec<TaskReport> {
     done.collect()
 }
 
+fn attempt_of(work: &Work) -> AttemptRef {
+    AttemptRef {
+        run_uid: work.run_uid.clone(),
+        segment: work.segment,
+        for_uid: work.for_uid.clone(),
+        node_uid: work.node_uid.clone(),
+        attempt: work.attempt,
+    }
+}
+
 fn masker(work: &Work) -> Masker {
     let mut masker = Masker::new();
     let shared = work.secret_shared.iter().filter_map(|id| work.shared.get(id));
@@ -257,6 +268,9 @@ struct Notes<'f> {
     journal: Journal,
     output: Output,
     folder: &'f Folder,
+    attempt: AttemptRef,
+    /// How many Events were raised.
+    raised: u32,
 }
 
 impl Ledger for Notes<'_> {
@@ -270,6 +284,16 @@ impl Ledger for Notes<'_> {
 
     fn done(&mut self, _task: &CompiledTask, report: &TaskReport) -> Result<(), JournalError> {
         self.journal.done(report.clone())
+    }
+
+    fn raise(&mut self, event: NodeEvent) -> Result<bool, String> {
+        if self.raised >= raised::MAX_EVENTS {
+            return Err(format!("one segment raises at most {} Events on a node", raised::MAX_EVENTS));
+        }
+        let event = NodeEvent { attempt: Some(self.attempt.clone()), ..event };
+        raised::keep(self.folder, self.raised, &event).map_err(|error| format!("the Event cannot be kept: {error}"))?;
+        self.raised += 1;
+        Ok(true)
     }
 
     fn is_cancelled(&mut self) -> bool {
