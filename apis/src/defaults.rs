@@ -11,6 +11,11 @@ impl ConfigSpec {
         or_default_ms(self.heartbeat.as_ref(), "ConfigSpec", "heartbeat")
     }
 
+    /// Milliseconds between two looks of a node for changed facts.
+    pub fn facts_interval_ms(&self) -> u64 {
+        or_default_ms(self.facts_interval.as_ref(), "ConfigSpec", "factsInterval")
+    }
+
     /// Most bytes of output kept of one task on one node.
     pub fn output_bytes(&self) -> u64 {
         let given = self.limits.as_ref().map_or(0, |limits| limits.output_bytes);

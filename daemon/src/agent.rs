@@ -8,11 +8,13 @@
 //! - A folder goes when report and output are acknowledged, not before.
 //! - What the node tells of itself waits on its disk until a server has stored it.
 //!
-//! An idle agent sleeps: it wakes for the heartbeat and for what servers send.
+//! An idle agent sleeps: it wakes for the heartbeat, for what servers send, and now and then to look at its facts, which
+//! it sends when they changed.
 
 mod backoff;
 mod boots;
 mod executor;
+mod facts;
 mod holdings;
 mod outbox;
 mod output;
@@ -38,6 +40,7 @@ use crate::identity::files::{self, FileError};
 use crate::identity::membership::Membership;
 use crate::settings::Settings;
 use backoff::Backoff;
+use facts::Facts;
 use holdings::Holdings;
 use outbox::Outbox;
 use session::{End, Link};
@@ -96,6 +99,7 @@ struct Agent {
     membership: Membership,
     holdings: Arc<Holdings>,
     outbox: Arc<Outbox>,
+    facts: Facts,
     link: watch::Sender<Link>,
     shutdown: watch::Receiver<bool>,
     boot_id: String,
@@ -115,6 +119,7 @@ impl Agent {
         files::make_private_folder(&settings.segments_folder())?;
         let lock = lock(&settings.state_folder.join("agent.lock"))?;
         let outbox = Arc::new(Outbox::open(&settings.outbox_folder())?);
+        let facts = Facts::new(settings.root.clone(), outbox.clone());
         let boot_id = boot_id();
         let boot_number = boots::number(&settings.state_folder.join("boots"), &boot_id)?;
         let surroundings = segment::Surroundings {
@@ -124,6 +129,7 @@ impl Agent {
             cgroups: cgroups(),
             boot_id: boot_id.clone(),
             outbox: outbox.clone(),
+            worked: facts.worked(),
             link: watch::Sender::new(None),
         };
         let link = surroundings.link.clone();
@@ -134,6 +140,7 @@ impl Agent {
             membership,
             holdings: Arc::new(Holdings::new(surroundings)),
             outbox,
+            facts,
             link,
             shutdown,
             boot_id,

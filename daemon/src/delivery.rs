@@ -7,6 +7,7 @@
 //! - What the store's answer leaves open is found out before the agent is answered.
 
 mod claims;
+mod facts;
 mod greeting;
 mod renewing;
 mod reports;
@@ -17,8 +18,9 @@ mod upkeep;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use lockstep_apis::duration;
 use lockstep_apis::keys::AttemptKey;
-use lockstep_apis::v1alpha::{CancelRequest, Cluster, Offer, ServerMessage, server_message};
+use lockstep_apis::v1alpha::{CancelRequest, Cluster, Offer, ServerMessage, Settings, server_message};
 
 use crate::cache::{Cache, Change, Position};
 use crate::committer::Committer;
@@ -110,6 +112,7 @@ impl Delivery {
                     nodes.insert(attempt.node.as_str());
                 }
                 Change::Gate { .. } => everyone = true,
+                Change::Object { after: Some(after), .. } if after.kind_of().name == "Config" => self.tell_settings(),
                 Change::Object { before: Some(before), after: None, .. } if before.kind_of().name == "Node" => {
                     self.dismiss(&before.metadata().uuid);
                 }
@@ -127,6 +130,19 @@ impl Delivery {
             }
         }
         Some(batches.last().map_or(read, |last| last.position))
+    }
+
+    /// Says to everyone what the Config says now.
+    fn tell_settings(&self) {
+        let config = self.parts.cache.read().config();
+        let settings = Settings {
+            heartbeat: Some(duration::to_proto(config.heartbeat_ms())),
+            servers: self.addresses(),
+            facts_interval: Some(duration::to_proto(config.facts_interval_ms())),
+        };
+        for session in self.sessions().values() {
+            session.send(server_message::Message::Settings(settings.clone()));
+        }
     }
 
     fn push_all(&self) {

@@ -1,6 +1,7 @@
 //! What a machine says of itself, gathered group by group and only those groups that are asked for. Knows what the
 //! facts are called; reads nothing by itself but through the host.
 
+mod custom;
 mod identity;
 mod network;
 mod system;
@@ -9,7 +10,24 @@ use std::collections::BTreeMap;
 
 use lockstep_apis::v1alpha::Value;
 
+use crate::action::{Done, Function, Outcome};
 use crate::host::Host;
+use crate::parameters::Parameters;
+
+/// The group of facts that the files of `facts.d` give.
+pub const CUSTOM: &str = "custom";
+
+/// The group that names the files of `facts.d` that give none, each with a sentence; absent if there is no such file.
+pub const FAULTS: &str = "customFaults";
+
+/// `facts.refresh`. What was gathered before is the caller's, who forgets it.
+pub(crate) static REFRESH: Function = Function {
+    name: "facts.refresh",
+    perform: |given, _| {
+        Parameters::new(given, None).finish().map_err(|faults| Done::failed("InvalidParameters", faults))?;
+        Ok(Done::new(Outcome::Ok, "", []))
+    },
+};
 
 /// How one group of facts is gathered; `None` if this machine has no such thing.
 type Gather = fn(&Host) -> Option<Value>;
@@ -37,17 +55,31 @@ const GROUPS: &[(&str, Gather)] = &[
 pub fn facts(host: &Host, wanted: &[&str]) -> Value {
     let all = wanted.is_empty() || wanted.contains(&"");
     let is_wanted = |group: &str| all || wanted.iter().any(|path| path.split('.').next() == Some(group));
-    let gathered: BTreeMap<String, Value> = GROUPS
+    let mut gathered: BTreeMap<String, Value> = GROUPS
         .iter()
         .filter(|(name, _)| is_wanted(name))
         .filter_map(|(name, gather)| Some(((*name).to_owned(), gather(host)?)))
         .collect();
+    if is_wanted(CUSTOM) || is_wanted(FAULTS) {
+        let named: Option<Vec<&str>> = match all || wanted.contains(&FAULTS) {
+            true => None,
+            false => {
+                let of_custom = wanted.iter().filter(|path| path.split('.').next() == Some(CUSTOM));
+                of_custom.map(|path| path.split('.').nth(1)).collect()
+            }
+        };
+        let found = custom::gather(host, custom::FOLDER, named.as_deref());
+        gathered.insert(CUSTOM.to_owned(), found.facts.into());
+        if !found.faults.is_empty() {
+            gathered.insert(FAULTS.to_owned(), found.faults.into());
+        }
+    }
     gathered.into()
 }
 
 /// The names of all groups.
 pub fn fact_groups() -> impl Iterator<Item = &'static str> {
-    GROUPS.iter().map(|(name, _)| *name)
+    GROUPS.iter().map(|(name, _)| *name).chain([CUSTOM, FAULTS])
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod git;
 mod http;
 mod kernel;
 mod link;
+mod listing;
 mod memory;
 mod network;
 mod owner;

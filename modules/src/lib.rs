@@ -29,7 +29,7 @@ mod wait;
 use lockstep_apis::v1alpha::Value;
 
 pub use action::{Action, Cancel, Diff, Done, MESSAGE_BYTES, Outcome, Scope, Stream};
-pub use facts::{fact_groups, facts};
+pub use facts::{CUSTOM, FAULTS, fact_groups, facts};
 pub use file::VALIDATED_FILE;
 pub use host::{Cgroup, Host, HostError, Kind, NoCgroups, Side, Unsynced, rest};
 
@@ -44,6 +44,7 @@ static ACTIONS: &[&dyn Action] = &[
     &machine::CRON_ENTRY,
     &print::PRINT,
     &event::RAISE,
+    &facts::REFRESH,
     &file::ABSENT,
     &file::BLOCK,
     &file::CONTENT,

@@ -24,6 +24,8 @@ pub fn topic(typed: &str) -> Result<Topic, Unknown> {
         [""] => Ok(overview()),
         ["action" | "actions"] => Ok(actions("")),
         ["action" | "actions", rest @ ..] => action(rest),
+        // `event.raise` is an action, `event.spec` a field of a kind.
+        [of, verb, ..] if params::action(&format!("{of}.{verb}")).is_some() => action(&parts),
         [first, rest @ ..] => match message(first) {
             Some(found) => walk(found, found.name.clone(), rest),
             None if family(first) => action(&parts),

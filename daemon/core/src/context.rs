@@ -103,14 +103,20 @@ impl Context {
 
     /// `facts`, known already.
     pub fn with_facts(self, facts: Value) -> Self {
-        let gathered = OnceLock::from(facts);
-        self.with(|fixed| fixed.facts = Some(Facts { gathered, gather: Arc::new(Value::null) }))
+        self.with_lazy_facts(move || facts.clone())
     }
 
     /// `facts`, gathered when something first reads them.
     pub fn with_lazy_facts(self, gather: impl Fn() -> Value + Send + Sync + 'static) -> Self {
         let facts = Facts { gathered: OnceLock::new(), gather: Arc::new(gather) };
         self.with(|fixed| fixed.facts = Some(facts))
+    }
+
+    /// What was gathered of `facts` may be out of date: they are gathered anew when something reads them.
+    pub fn refresh_facts(&mut self) {
+        if let Some(facts) = &mut Arc::make_mut(&mut self.fixed).facts {
+            facts.gathered = OnceLock::new();
+        }
     }
 
     /// `vars`.

@@ -28,6 +28,9 @@ use crate::{
 /// A number that rises with every assignment of the cluster: for systems that refuse what an earlier holder still sends.
 const FENCE_TOKEN: &str = "LOCKSTEP_FENCE_TOKEN";
 
+/// The action after which facts are gathered anew.
+pub(crate) const FACTS_REFRESH: &str = "facts.refresh";
+
 /// Where what happens is noted, in this order for each task: intent (if its action is performed), output, done.
 pub(crate) trait Ledger {
     /// The task is about to be performed. On an error it is not.
@@ -221,7 +224,13 @@ impl Segment<'_> {
         }
         ledger.intent(task, at_ms)?;
         match lockstep_modules::action(&task.action) {
-            Some(action) => Ok(self.try_out(action, task, texts, &given, ledger)),
+            Some(action) => {
+                let ended = self.try_out(action, task, texts, &given, ledger);
+                if task.action == FACTS_REFRESH && ended.outcome == Outcome::Ok {
+                    self.context.refresh_facts();
+                }
+                Ok(ended)
+            }
             None => Ok(Ended::failed(format!("this program does not know the action {}", task.action))),
         }
     }

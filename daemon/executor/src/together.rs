@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use lockstep_apis::v1alpha::{CompiledTask, Outcome, OutputChunk, TaskReport};
+use lockstep_apis::v1alpha::{CompiledTask, NodeEvent, Outcome, OutputChunk, TaskReport};
 use lockstep_core::{course::Course, parameters::TaskTexts};
 use lockstep_modules::Unsynced;
 
@@ -15,7 +15,7 @@ use crate::{
     journal::JournalError,
     preparing::Prepared,
     results::Ended,
-    sequence::{Ledger, Segment, now_ms},
+    sequence::{FACTS_REFRESH, Ledger, Segment, now_ms},
 };
 
 /// Tasks at work at once, at most. Each may have children, descriptors and up to a few MiB of output.
@@ -32,6 +32,10 @@ enum Said {
     Output {
         at: usize,
         chunk: OutputChunk,
+    },
+    Raised {
+        event: NodeEvent,
+        answer: SyncSender<Result<bool, String>>,
     },
     Ended {
         at: usize,
@@ -96,10 +100,16 @@ impl Segment<'_> {
                         let _ = answer.send(may);
                     }
                     Said::Output { at, chunk } => ledger.output(tasks[at].task, chunk),
+                    Said::Raised { event, answer } => {
+                        let _ = answer.send(ledger.raise(event));
+                    }
                     Said::Ended { at, ended, unsynced } => {
                         count -= 1;
                         self.unsynced.append(unsynced);
                         let (Ok(ended), Some(begun)) = (ended, at_work[at].take()) else { continue };
+                        if tasks[at].task.action == FACTS_REFRESH && ended.outcome == Outcome::Ok {
+                            self.context.refresh_facts();
+                        }
                         let report = self.reported(tasks[at].task, ended, begun);
                         if result.is_ok() {
                             result = ledger.done(tasks[at].task, &report);
@@ -167,6 +177,13 @@ impl Ledger for Remote<'_> {
     fn output(&mut self, _task: &CompiledTask, chunk: OutputChunk) {
         // Whoever does not hear any more has no use for it.
         let _ = self.say.send(Said::Output { at: self.at, chunk });
+    }
+
+    fn raise(&mut self, event: NodeEvent) -> Result<bool, String> {
+        let over = || "the segment has ended".to_owned();
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.say.send(Said::Raised { event, answer }).map_err(|_| over())?;
+        answered.recv().unwrap_or_else(|_| Err(over()))
     }
 
     /// The segment notes it.

@@ -10,7 +10,7 @@ use lockstep_apis::v1alpha::{AgentMessage, AttemptRef, Report, ReportRequest, Wo
 use lockstep_core::recovery;
 use lockstep_executor::segment as folders;
 use lockstep_modules::Cgroup;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::executor;
 use super::outbox::Outbox;
@@ -33,6 +33,8 @@ pub(super) struct Surroundings {
     pub(super) cgroups: Option<Cgroup>,
     pub(super) boot_id: String,
     pub(super) outbox: Arc<Outbox>,
+    /// Told when a segment has ended: the machine may be another now.
+    pub(super) worked: Arc<Notify>,
     pub(super) link: watch::Sender<Link>,
 }
 
@@ -178,6 +180,7 @@ impl Attendance {
                     self.report = Some(report);
                     // Before the report: whoever reads how the Run ended finds what it told.
                     self.take_events(&surroundings.outbox).await;
+                    surroundings.worked.notify_one();
                     self.send_report().await;
                 }
                 Some(word) = self.inbox.recv() => self.hear(word).await,

@@ -6,15 +6,14 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lockstep_apis::duration;
 use lockstep_apis::keys::Attempt;
 use lockstep_apis::v1alpha::{
-    AgentMessage, AttemptRef, ClaimAnswer, ClaimRequest, EventsRequest, Heartbeat, Hello, ServerMessage, Value,
-    Welcome, agent_message::Message, server_message,
+    AgentMessage, AttemptRef, ClaimAnswer, ClaimRequest, EventsRequest, FactsUpdate, Heartbeat, Hello, ServerMessage,
+    Settings, Welcome, agent_message::Message, server_message,
 };
-use lockstep_apis::{duration, v1alpha};
 use lockstep_grpc::agents_client::AgentsClient;
 use lockstep_grpc::peer::is_uid;
-use lockstep_modules::Host;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -140,20 +139,12 @@ async fn open(agent: &mut Agent, channel: Channel, address: &str) -> Result<Sess
     Ok(Session { outbox, incoming, heartbeat, sent: Heartbeats::default(), posting })
 }
 
-async fn hello(agent: &Agent, address: &str) -> Hello {
-    let root = agent.settings.root.clone();
-    let facts = tokio::task::spawn_blocking(move || match Host::open(Some(&root)) {
-        Ok(host) => lockstep_modules::facts(&host, &[]),
-        Err(problem) => {
-            tracing::warn!(%problem, "facts could not be gathered");
-            Value::map::<String>([])
-        }
-    });
+async fn hello(agent: &mut Agent, address: &str) -> Hello {
     Hello {
         version: env!("CARGO_PKG_VERSION").into(),
         boot_id: agent.boot_id.clone(),
         instance: agent.instance.clone(),
-        facts: facts.await.ok(),
+        facts: agent.facts.known().await,
         addresses: our_address(address).into_iter().collect(),
         holding: agent.holdings.held().iter().map(AttemptRef::from).collect(),
         incarnation: agent.membership.incarnation,
@@ -187,8 +178,8 @@ fn greet_back(agent: &mut Agent, welcome: &Welcome) -> Result<Duration, String> 
     {
         tracing::warn!(%problem, "where the servers are could not be remembered");
     }
-    let heartbeat = welcome.heartbeat.as_ref().map(duration::from_proto).filter(|ms| *ms > 0);
-    Ok(heartbeat.map_or(HEARTBEAT, Duration::from_millis))
+    agent.facts.look_every(given(welcome.facts_interval.as_ref()));
+    Ok(given(welcome.heartbeat.as_ref()).unwrap_or(HEARTBEAT))
 }
 
 impl Session {
@@ -203,14 +194,18 @@ impl Session {
                 message = self.incoming.message() => {
                     let message = message.map_err(|status| status.message().to_owned())?;
                     let message = message.ok_or("the server ended it")?;
-                    if let Some(changed) = self.hear(&agent.holdings, &uid, message).await {
-                        self.heartbeat = changed;
+                    if let Some(settings) = self.hear(&agent.holdings, &uid, message).await {
+                        self.heartbeat = given(settings.heartbeat.as_ref()).unwrap_or(self.heartbeat);
+                        agent.facts.look_every(given(settings.facts_interval.as_ref()));
                     }
                 }
                 () = sleep_until(next_beat) => {
                     beaten = Instant::now();
                     let number = self.sent.send();
                     self.send(Message::Heartbeat(Heartbeat { number })).await?;
+                }
+                facts = agent.facts.changed() => {
+                    self.send(Message::Facts(FactsUpdate { facts: Some(facts) })).await?;
                 }
                 events = self.posting.next() => self.send(Message::Events(EventsRequest { events })).await?,
                 _ = renewal_look.tick(), if renewal::is_due(&agent.credentials, now_ms()) => {
@@ -236,8 +231,8 @@ impl Session {
         self.outbox.send(envelope(message)).await.map_err(|_| "the connection is gone".to_owned())
     }
 
-    /// Does what the server says. Returns the heartbeat if it changed.
-    async fn hear(&mut self, holdings: &Arc<Holdings>, uid: &str, message: ServerMessage) -> Option<Duration> {
+    /// Does what the server says. Returns the settings if they changed.
+    async fn hear(&mut self, holdings: &Arc<Holdings>, uid: &str, message: ServerMessage) -> Option<Settings> {
         use server_message::Message as Heard;
         match message.message? {
             Heard::Offer(offer) => {
@@ -254,7 +249,7 @@ impl Session {
                 holdings.tell(&ours(answer.attempt, uid)?, Word::Output { number: answer.number }).await;
             }
             Heard::Cancel(cancel) => holdings.tell(&ours(cancel.attempt, uid)?, Word::Cancel).await,
-            Heard::Settings(settings) => return heartbeat_of(&settings),
+            Heard::Settings(settings) => return Some(settings),
             Heard::Heartbeat(answer) => {
                 if let Some(sent_ms) = self.sent.acknowledge(answer.number) {
                     let fenced: Vec<Attempt> = answer.fenced.iter().map(Attempt::from).collect();
@@ -294,8 +289,9 @@ impl Session {
     }
 }
 
-fn heartbeat_of(settings: &v1alpha::Settings) -> Option<Duration> {
-    settings.heartbeat.as_ref().map(duration::from_proto).filter(|ms| *ms > 0).map(Duration::from_millis)
+/// A duration, if the server says one.
+fn given(duration: Option<&prost_types::Duration>) -> Option<Duration> {
+    duration.map(duration::from_proto).filter(|ms| *ms > 0).map(Duration::from_millis)
 }
 
 /// The attempt, if it is this node's and its parts can be parts of a folder's name.

@@ -7,13 +7,13 @@ use std::time::Duration;
 use lockstep_apis::commit::{Commit, Compare, LeaseId};
 use lockstep_apis::keys::Attempt;
 use lockstep_apis::v1alpha::{
-    EventSeverity, Hello, Node, NodeStatus, Object, Session as Record, Value, Welcome, server_message,
+    EventSeverity, Hello, Node, NodeStatus, Object, Session as Record, Welcome, server_message,
 };
 use lockstep_apis::{duration, timestamp};
 use lockstep_core::{protocol, recovery};
 
-use super::Delivery;
 use super::session::{Session, locked};
+use super::{Delivery, facts};
 use crate::clock::now_ms;
 use crate::events::{Happening, SYSTEM};
 use crate::status::{Answer, Problem};
@@ -23,10 +23,10 @@ use crate::store::StoreError;
 const SEEN_AGAIN_MS: u64 = 60_000;
 
 /// How often a write that was overtaken is tried again.
-const ATTEMPTS: u32 = 5;
+pub(super) const ATTEMPTS: u32 = 5;
 
 /// Between attempts while the store does not answer.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 
 /// Whether a session that could not be recorded may be later.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,13 +53,14 @@ impl Delivery {
 
     /// Welcomes an agent, records that it is here, and clears up after its former process.
     pub(super) async fn greet(&self, session: &Arc<Session>, hello: Hello) {
-        let heartbeat_ms = self.parts.cache.read().config().heartbeat_ms();
+        let config = self.parts.cache.read().config();
         session.send(server_message::Message::Welcome(Welcome {
             server_uid: self.parts.server_uid.clone(),
             incarnation: self.parts.cluster.incarnation,
             cluster_id: self.parts.cluster.cluster_id.clone(),
             servers: self.addresses(),
-            heartbeat: Some(duration::to_proto(heartbeat_ms)),
+            heartbeat: Some(duration::to_proto(config.heartbeat_ms())),
+            facts_interval: Some(duration::to_proto(config.facts_interval_ms())),
         }));
         // A server that has just started has no lease for a moment.
         let mut lease = self.parts.lease.clone();
@@ -74,20 +75,20 @@ impl Delivery {
         self.report_forgotten(session).await;
     }
 
-    fn is_current(&self, session: &Arc<Session>) -> bool {
-        self.sessions().get(&session.node).is_some_and(|current| Arc::ptr_eq(current, session))
+    pub(super) fn is_current(&self, session: &Session) -> bool {
+        self.sessions().get(&session.node).is_some_and(|current| std::ptr::eq(&**current, session))
     }
 
     /// The session's record and the node's status, in one commit.
     async fn begin(&self, session: &Session, hello: &Hello) -> bool {
-        let facts = hello.facts.clone();
+        let facts = hello.facts.as_ref().filter(|facts| facts::are_kept(&session.name, facts));
         let seen = |status: &mut NodeStatus| {
             status.liveness = "Ready".into();
             status.version.clone_from(&hello.version);
             status.boot_id.clone_from(&hello.boot_id);
             status.addresses.clone_from(&hello.addresses);
-            if facts.is_some() {
-                status.facts.clone_from(&facts);
+            if let Some(facts) = facts {
+                status.facts = Some(facts.clone());
             }
         };
         for _ in 0..ATTEMPTS {
@@ -164,32 +165,10 @@ impl Delivery {
         }
     }
 
-    fn node(&self, uid: &str) -> Option<(Node, u64)> {
+    pub(super) fn node(&self, uid: &str) -> Option<(Node, u64)> {
         let node = self.parts.cache.read().node(uid).cloned()?;
         let revision = node.metadata.as_ref()?.resource_version.parse().ok()?;
         Some((node, revision))
-    }
-
-    /// Facts that changed while the agent was attached.
-    pub(super) async fn write_facts(&self, session: &Session, facts: Option<Value>) {
-        for _ in 0..ATTEMPTS {
-            let Some((mut node, revision)) = self.node(&session.node) else { return };
-            let status = node.status.get_or_insert_default();
-            if status.facts == facts {
-                return;
-            }
-            status.facts.clone_from(&facts);
-            let commit = with_status(Commit::new(), node, revision, now_ms());
-            match self.parts.committer.commit(commit).await {
-                Ok(_) => return,
-                Err(StoreError::Conflict) => {
-                    if self.parts.cache.catch_up(&*self.parts.store).await.is_err() {
-                        return;
-                    }
-                }
-                Err(problem) => return tracing::debug!(node = session.name, %problem, "facts were not written"),
-            }
-        }
     }
 
     /// What the node claimed with an earlier process and has no folder of: it was cut off, for all we know.
@@ -234,7 +213,7 @@ impl Delivery {
 }
 
 /// Adds the write of a node, guarded by the revision that it was read at.
-fn with_status(commit: Commit, mut node: Node, revision: u64, seen_ms: u64) -> Commit {
+pub(super) fn with_status(commit: Commit, mut node: Node, revision: u64, seen_ms: u64) -> Commit {
     node.status.get_or_insert_default().last_seen_at = Some(timestamp::from_ms(seen_ms));
     let object = Object::from(node);
     commit.when(Compare::ModRevision(object.key(), revision)).put(object.key(), object.to_stored())

@@ -11,12 +11,14 @@ use std::time::Duration;
 use lockstep_apis::commit::{LeaseId, Revision};
 use lockstep_apis::keys::Attempt;
 use lockstep_apis::v1alpha::{
-    AgentMessage, AttemptRef, Hello, OutputAnswer, OutputRequest, ServerMessage, agent_message, server_message,
+    AgentMessage, AttemptRef, FactsUpdate, Hello, OutputAnswer, OutputRequest, ServerMessage, agent_message,
+    server_message,
 };
 use lockstep_core::protocol;
 use tokio::sync::{Notify, mpsc};
 use tonic::{Status, Streaming};
 
+use super::facts::News;
 use super::{Delivery, envelope};
 use crate::clock::now_ms;
 use crate::identity::PeerIdentity;
@@ -59,6 +61,8 @@ pub(super) struct Session {
     pub(super) recorded: Mutex<Option<(LeaseId, Revision)>>,
     /// What it said that it holds, and was given since.
     pub(super) holding: Mutex<BTreeSet<Attempt>>,
+    /// Facts that are to be written, and who writes them.
+    pub(super) facts: News,
     /// One batch of the node's Events at a time; when the last one was stored.
     pub(super) telling: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     sender: mpsc::Sender<Box<ServerMessage>>,
@@ -147,6 +151,7 @@ pub async fn attach(
         attached_boot_ms: hello.boot_ms,
         recorded: Mutex::default(),
         holding: Mutex::new(hello.holding.iter().map(Attempt::from).collect()),
+        facts: News::default(),
         telling: tokio::sync::Mutex::default(),
         sender,
         sent: Mutex::default(),
@@ -210,6 +215,14 @@ async fn read(delivery: &Arc<Delivery>, session: &Arc<Session>, mut incoming: St
             // In order: the numbers of one attempt follow each other.
             Some(agent_message::Message::Output(output)) => delivery.keep_output(session, output).await,
             Some(message) => {
+                // The last that came counts, in whatever order they are worked on.
+                let message = match message {
+                    agent_message::Message::Facts(update) => {
+                        session.facts.put(update.facts);
+                        agent_message::Message::Facts(FactsUpdate::default())
+                    }
+                    message => message,
+                };
                 if session.under_way.fetch_add(1, Ordering::Relaxed) >= MAX_UNDER_WAY {
                     return "too many requests at once".into();
                 }
@@ -236,7 +249,7 @@ impl Delivery {
                     self.report(session, attempt, report).await;
                 }
             }
-            agent_message::Message::Facts(update) => self.write_facts(session, update.facts).await,
+            agent_message::Message::Facts(_) => self.write_facts(session).await,
             agent_message::Message::Events(request) => self.keep_events(session, request.events).await,
             agent_message::Message::Hello(_)
             | agent_message::Message::Output(_)

@@ -345,6 +345,30 @@ fn a_variable_whose_task_does_not_run_is_unknown_in_a_check() {
 }
 
 #[test]
+fn refreshed_facts_are_those_of_now() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("etc/lockstep/facts.d")).unwrap();
+    let tasks = r#"
+    - {name: none, assert.that: ["!has(facts.custom.rack)"]}
+    - {name: make, file.managed: {path: /etc/lockstep/facts.d/rack.json, content: '{"row": 3}'}}
+    - {name: as before, assert.that: ["!has(facts.custom.rack)"]}
+    - {name: refresh, facts.refresh: {}}
+    - {name: now, assert.that: ["facts.custom.rack.row == 3", "facts.hostname != ''"]}
+    - {name: wrong, ignoreErrors: true, facts.refresh: {all: "${{ true }}"}}
+"#;
+    let refused = manifest::decode(
+        "book.yaml",
+        format!("metadata: {{apiVersion: v1alpha, kind: TaskBook, name: b, namespace: d}}\nspec:\n  tasks:{tasks}")
+            .as_bytes(),
+        None,
+    );
+    assert!(refused.is_err_and(|violations| violations[0].reason == "UnknownField"));
+    let seen = done(root.path(), &tasks[..tasks.find("    - {name: wrong").unwrap()], |_| {});
+    use Outcome::{Changed, Ok};
+    assert_eq!(seen.outcomes, [Ok, Changed, Ok, Ok, Ok], "{:?}", seen.messages);
+}
+
+#[test]
 fn an_event_is_raised_to_nobody_and_that_is_said() {
     let root = tempfile::tempdir().unwrap();
     let tasks = r#"
