@@ -14,15 +14,18 @@ impl Told {
     /// Reads what `run --local` prints, or the nodes of `describe run`.
     pub fn read(text: &str) -> Result<Told> {
         let mut told = Vec::new();
-        let mut node = String::new();
+        // Nodes to which the same happened are told together; three are written out.
+        let mut alike = vec![String::new()];
         // In front of the nodes, `describe` has the object.
         let nodes = text.split_once("\nnodes:\n").map_or(text, |(_, nodes)| nodes);
         for line in nodes.lines() {
             let indent = line.len() - line.trim_start().len();
-            let mut words = line.split_whitespace();
+            let mut words = line.split_whitespace().filter(|word| *word != "≤");
             let first = words.next().unwrap_or_default();
             if indent == 2 {
-                node = format!("{first}: ");
+                let names = line.split_whitespace().take_while(|word| !word.starts_with(char::is_uppercase));
+                alike = names.map(|name| format!("{name}: ")).collect();
+                ensure!(alike.iter().all(|node| !node.contains('[')), "more nodes than are written out: {line}");
             } else if WORDS.contains(&first) {
                 // Behind the outcome stands how long it took, `12 ms`, and then the task.
                 let task = words.skip(2).collect::<Vec<_>>().join(" ");
@@ -30,7 +33,7 @@ impl Told {
                 let task = task.split_once(" (").map_or(task, |(task, _)| task);
                 // A check waits at no gate.
                 if task != "health gate" {
-                    told.push((format!("{node}{task}"), first.to_owned()));
+                    told.extend(alike.iter().map(|node| (format!("{node}{task}"), first.to_owned())));
                 }
             }
         }
@@ -90,7 +93,7 @@ mod tests {
     use super::*;
 
     const DESCRIBED: &str = "status:\n  phase: Succeeded\nnodes:\n  h1 Changed\n    Changed        12 ms  drain on h2: drained\n    \
-                             Ok            1.0 s  well (3 tries)\n    Ok            1.0 s  health gate\n  h2 Ok\n    Skipped       3 µs  drain\n";
+                             Ok            1.0 s  well (3 tries)\n    Ok            1.0 s  health gate\n  h2 h3 Ok\n    Skipped    ≤ 3 µs  drain\n";
 
     fn of(tasks: &[(&str, &str)]) -> Told {
         Told(tasks.iter().map(|(task, outcome)| ((*task).to_owned(), (*outcome).to_owned())).collect())
@@ -98,7 +101,12 @@ mod tests {
 
     #[test]
     fn both_printed_forms_are_read() {
-        let expected = of(&[("h1: drain on h2", "Changed"), ("h1: well", "Ok"), ("h2: drain", "Skipped")]);
+        let expected = of(&[
+            ("h1: drain on h2", "Changed"),
+            ("h1: well", "Ok"),
+            ("h2: drain", "Skipped"),
+            ("h3: drain", "Skipped"),
+        ]);
         assert_eq!(Told::read(DESCRIBED).unwrap(), expected);
         let local = "Changed        1.2 ms  motd: created\n    +text\nOk             20 µs  it does\n2 tasks: 1 ok, 1 changed\n";
         assert_eq!(Told::read(local).unwrap(), of(&[("motd", "Changed"), ("it does", "Ok")]));
