@@ -53,6 +53,8 @@ pub struct Start {
     pub own_server: Option<String>,
     /// The program that is called as `PROGRAM execute FOLDER`; see [`this_program`].
     pub executor: PathBuf,
+    /// The kernel's name for the machine's present boot; see [`boot_id`].
+    pub boot_id: String,
     /// Becomes true, or loses its sender, when the agent is to end.
     pub shutdown: watch::Receiver<bool>,
 }
@@ -112,7 +114,7 @@ struct Agent {
 
 impl Agent {
     fn new(start: Start) -> Result<Self, AgentError> {
-        let Start { settings, own_server, executor, shutdown } = start;
+        let Start { settings, own_server, executor, boot_id, shutdown } = start;
         let authority = Arc::new(Authority::from_pem(&files::read_private_text(&settings.authority_file())?)?);
         let credentials = Credentials::load(&settings.node_credentials(), authority)?;
         let membership = Membership::load(&settings.membership_file())?;
@@ -120,7 +122,6 @@ impl Agent {
         let lock = lock(&settings.state_folder.join("agent.lock"))?;
         let outbox = Arc::new(Outbox::open(&settings.outbox_folder())?);
         let facts = Facts::new(settings.root.clone(), outbox.clone());
-        let boot_id = boot_id();
         let boot_number = boots::number(&settings.state_folder.join("boots"), &boot_id)?;
         let surroundings = segment::Surroundings {
             segments: settings.segments_folder(),
@@ -272,7 +273,7 @@ fn cgroups() -> Option<Cgroup> {
 }
 
 /// The kernel's name for the machine's present boot.
-fn boot_id() -> String {
+pub fn boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     // Without /proc no boot can be told from another: each start of the agent is then taken for one, which is safe.
     text.map_or_else(|_| crate::identity::hex(&crate::identity::random::<16>()), |text| text.trim().to_owned())

@@ -85,6 +85,7 @@ pub async fn serve(flags: &Flags) -> anyhow::Result<()> {
             settings: settings.clone(),
             own_server: server.as_ref().and_then(|server| server.addresses.first().cloned()),
             executor: agent::this_program(),
+            boot_id: agent::boot_id(),
             shutdown: ending,
         };
         agent.spawn(agent::run(start));

@@ -20,6 +20,7 @@ mod module;
 mod package;
 mod parameters;
 mod print;
+mod reboot;
 mod service;
 mod sleep;
 mod tree;
@@ -32,6 +33,7 @@ pub use action::{Action, Cancel, Diff, Done, MESSAGE_BYTES, Outcome, Scope, Stre
 pub use facts::{CUSTOM, FAULTS, fact_groups, facts};
 pub use file::VALIDATED_FILE;
 pub use host::{Cgroup, Host, HostError, Kind, NoCgroups, Side, Unsynced, rest};
+pub use reboot::go_down;
 
 /// Every action there is, by name.
 static ACTIONS: &[&dyn Action] = &[
@@ -68,6 +70,8 @@ static ACTIONS: &[&dyn Action] = &[
     &package::Latest,
     &package::Repository,
     &package::Upgraded,
+    &reboot::IF_REQUIRED,
+    &reboot::NOW,
     &service::Disabled,
     &service::Enabled,
     &service::Masked,

@@ -72,6 +72,8 @@ pub struct Seen {
     pub poisoned: u64,
     /// Runs that were approved.
     pub approved: u64,
+    /// Machines that went down by a task.
+    pub reboots: u64,
 }
 
 impl std::ops::AddAssign for Seen {
@@ -96,6 +98,7 @@ impl std::ops::AddAssign for Seen {
         self.acquired += other.acquired;
         self.poisoned += other.poisoned;
         self.approved += other.approved;
+        self.reboots += other.reboots;
     }
 }
 

@@ -52,6 +52,7 @@ fn no_story_breaks_a_promise() {
         ("acquired locks", seen.acquired),
         ("poisoned locks", seen.poisoned),
         ("approved runs", seen.approved),
+        ("reboots", seen.reboots),
     ] {
         assert!(count >= expected, "{count} {what} in {seeds} stories: too quiet");
     }
@@ -163,6 +164,11 @@ fn a_task_that_is_left_out_and_done_is_caught() {
 #[test]
 fn a_forgotten_order_is_caught() {
     caught(Variant::OrderForgotten, &[Checker::Order]);
+}
+
+#[test]
+fn a_reboot_that_is_not_noted_is_caught() {
+    caught(Variant::RebootNotNoted, &[Checker::AtMostOnce]);
 }
 
 /// What the documents say of `AfterFence`: a stopped guard breaks the bound.

@@ -341,15 +341,15 @@ fn parameters_of_scripts_and_waits_are_refused_before_they_reach_a_node() {
 fn what_a_task_raises_is_checked_before_it_reaches_a_node() {
     let long = format!("event.raise: {{type: a, message: {}}}", "x".repeat(1025));
     check(vec![
-        at_part("type", "event.raise: Deploy done", "Deploy", "Pattern", "spec.tasks[0].event.raise.type"),
+        at_part("type", "event.raise: Deploy done", "Deploy", "Pattern", "spec.tasks[0].event.raise"),
         at_part(
             "severity",
             "event.raise: {type: a, severity: Warn}",
             "Warn",
-            "UnknownValue",
+            "TypeMismatch",
             "spec.tasks[0].event.raise.severity",
         ),
-        at_part("message", &long, "xxx", "OutOfRange", "spec.tasks[0].event.raise.message"),
+        at_part("message", &long, "xxx", "TooLarge", "spec.tasks[0].event.raise.message"),
         at_part("nothing", "event.raise: {severity: Info}", "{", "Required", "spec.tasks[0].event.raise.type"),
         at_part("refresh", "facts.refresh: {all: true}", "all", "UnknownField", "spec.tasks[0].facts.refresh.all"),
         at_part("reboot", "reboot.now: {argv: reboot}", "reboot}", "TypeMismatch", "spec.tasks[0].reboot.now.argv"),

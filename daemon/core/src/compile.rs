@@ -34,6 +34,11 @@ mod windows;
 /// The action whose result is the node's variables.
 pub const VARIABLE_SET: &str = "variable.set";
 
+/// Whether an action reboots the machine: it is a segment of its own, and the node goes on after its next boot.
+pub fn reboots(action: &str) -> bool {
+    matches!(action, "reboot.now" | "reboot.ifRequired")
+}
+
 /// Default of a Run's `timeout`, in milliseconds: a day.
 pub const RUN_TIMEOUT_MS: u64 = 24 * 3600 * 1000;
 

@@ -12,7 +12,7 @@
 //! one was *sent*. Its server acknowledges only while the session's record certainly is in the store and no attempt of
 //! the node is [`VerdictType::Fencing`]. So:
 //!
-//! 1. A node without a session for `fence_ms` gets the verdict `Fencing`; the commit compares that it has none. Whoever
+//! 1. A node without a session for `fence_ms`, and for the timeout of a reboot that it has claimed, gets the verdict `Fencing`; the commit compares that it has none. Whoever
 //!    serves it later has seen the verdict, and acknowledges nothing for the attempt: what was acknowledged last was sent
 //!    before the verdict.
 //! 2. [`after_ms`] later, counted from when this leader first saw the verdict, the work is dead, and the verdict becomes
@@ -92,7 +92,7 @@ impl Sight {
         let mut due = Due::default();
         let mut verdicts = Vec::new();
         for place in &places {
-            let at_ms = self.due_at(place, steady_ms);
+            let at_ms = self.due_at(world, place, steady_ms);
             if steady_ms >= at_ms {
                 verdicts.push(place);
             } else {
@@ -108,13 +108,14 @@ impl Sight {
     }
 
     /// When the next verdict on a place is due, by the steady clock.
-    fn due_at(&mut self, place: &Place<'_>, steady_ms: u64) -> u64 {
+    fn due_at(&mut self, world: &World, place: &Place<'_>, steady_ms: u64) -> u64 {
         if place.rule == Rule::Kill {
             let seen = *self.fencing.entry(place.attempt.clone()).or_insert(steady_ms);
             return seen + after_ms(place.fence_ms);
         }
         let since = *self.away.entry(place.attempt.node.clone()).or_insert(steady_ms);
-        since + self.patience_ms(place)
+        // A reboot is no loss before its timeout.
+        since + self.patience_ms(place) + world.reboot_ms(&place.attempt.node)
     }
 
     fn patience_ms(&self, place: &Place<'_>) -> u64 {

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use lockstep_apis::v1alpha::{JournalRecord, Outcome, Report, TaskReport, Work, journal_record::Record};
+use lockstep_apis::v1alpha::{
+    JournalReboot, JournalRecord, Outcome, Report, TaskReport, Value, Work, journal_record::Record,
+};
 
 /// What becomes of an attempt that this node holds a claim for.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,8 +25,10 @@ pub enum Judgement {
 /// whether a process holds the folder's lock. It was given `work`. When the answer is `Ended` though no executor said
 /// so, the caller has killed what was left of its process group before it asked.
 ///
-/// Only the first record (the claim) and the last (the end) are synced when written. Within one boot every written
-/// record survives; after another boot whatever is between them may be missing, and what it claims may be undone.
+/// Only the first record (the claim), the last (the end), and that of a reboot are synced when written. Within one boot
+/// every written record survives; after another boot whatever is between them may be missing, and what it claims may be
+/// undone. A reboot that was written and has no end was done by the other boot, whoever brought it about; as long as the
+/// machine has not gone down it may still come.
 pub fn judge(work: &Work, records: &[JournalRecord], boot_id: &str, executor_alive: bool, now_ms: u64) -> Judgement {
     if let Some(report) = finished(records) {
         return Judgement::Ended(report.clone());
@@ -39,8 +43,11 @@ pub fn judge(work: &Work, records: &[JournalRecord], boot_id: &str, executor_ali
         // The claim is synced before an executor is started.
         return Judgement::NotStarted;
     };
-    if claimed_in != boot_id {
-        return Judgement::Ended(interrupted_all(work, now_ms));
+    match (open_reboot(records), claimed_in == boot_id) {
+        (Some(reboot), false) => return Judgement::Ended(rebooted(work, records, reboot, now_ms)),
+        (Some(reboot), true) if now_ms < reboot.until_ms => return Judgement::Working,
+        (None, false) => return Judgement::Ended(interrupted_all(work, now_ms)),
+        (_, true) => {}
     }
     if !records.iter().any(|record| matches!(record.record, Some(Record::Intent(_)))) {
         return Judgement::NotStarted;
@@ -66,6 +73,55 @@ pub fn interrupted_all(work: &Work, now_ms: u64) -> Report {
     }
 }
 
+/// A reboot that was begun and of which no end is written.
+fn open_reboot(records: &[JournalRecord]) -> Option<&JournalReboot> {
+    let mut open = None;
+    for record in records {
+        match &record.record {
+            Some(Record::Reboot(reboot)) => open = Some(reboot),
+            Some(Record::Done(done))
+                if done.report.as_ref().map(|report| report.task) == open.map(|open| open.task) =>
+            {
+                open = None;
+            }
+            _ => {}
+        }
+    }
+    open
+}
+
+/// The machine is back: what was written before the reboot is true, and the reboot is done.
+fn rebooted(work: &Work, records: &[JournalRecord], reboot: &JournalReboot, now_ms: u64) -> Report {
+    let done = records.iter().filter_map(|record| match &record.record {
+        Some(Record::Done(done)) => done.report.clone(),
+        _ => None,
+    });
+    let mut tasks: Vec<TaskReport> = done.collect();
+    let is_late = now_ms > reboot.until_ms;
+    let (took_ms, may_ms) = (now_ms.saturating_sub(reboot.at_ms), reboot.until_ms.saturating_sub(reboot.at_ms));
+    let message = match is_late {
+        true => format!("rebooted, and back after {} s; at most {} s are allowed", took_ms / 1000, may_ms / 1000),
+        false => format!("rebooted in {} s", took_ms / 1000),
+    };
+    let flags = [("changed", !is_late), ("failed", is_late), ("skipped", false)];
+    let task = work.tasks.iter().find(|task| task.index == reboot.task);
+    tasks.push(TaskReport {
+        task: reboot.task,
+        outcome: if is_late { Outcome::Failed } else { Outcome::Changed }.into(),
+        started_ms: reboot.at_ms,
+        duration_us: took_ms.saturating_mul(1000),
+        message,
+        attempts: 1,
+        result: task
+            .filter(|task| task.keep_result)
+            .map(|_| Value::map(flags.map(|(name, flag)| (name, Value::from(flag))))),
+        ignored: is_late && task.is_some_and(|task| task.ignore_errors),
+        ..Default::default()
+    });
+    let started_ms = tasks.iter().map(|task| task.started_ms).min().unwrap_or(now_ms);
+    Report { tasks, started_ms, finished_ms: now_ms, ..Default::default() }
+}
+
 fn finished(records: &[JournalRecord]) -> Option<&Report> {
     records.iter().find_map(|record| match &record.record {
         Some(Record::Finished(finished)) => finished.report.as_ref(),
@@ -87,7 +143,7 @@ fn interrupted_open(records: &[JournalRecord], now_ms: u64) -> Report {
                 open.retain(|(index, _)| *index != task.task);
                 report.tasks.push(task.clone());
             }
-            Some(Record::Claim(_) | Record::Finished(_)) | None => {}
+            Some(Record::Claim(_) | Record::Finished(_) | Record::Reboot(_)) | None => {}
         }
     }
     report
@@ -185,6 +241,35 @@ mod tests {
         let known = vec![TaskReport { task: 4, outcome: Outcome::Ok.into(), ..Default::default() }];
         let work = Work { known, ..work() };
         assert_eq!(ends(judge(&work, &[claim("b")], "c", false, 9)), [(5, Outcome::Interrupted)]);
+    }
+
+    fn reboot(task: u32) -> JournalRecord {
+        JournalRecord { record: Some(Record::Reboot(JournalReboot { task, at_ms: 10, until_ms: 100 })) }
+    }
+
+    #[test]
+    fn a_reboot_is_done_by_the_next_boot_and_by_no_other_sign() {
+        let records = [claim("b"), intent(4), done(4), intent(5), reboot(5)];
+        let after = |boot, now_ms| judge(&work(), &records, boot, false, now_ms);
+        assert_eq!(after("b", 99), Judgement::Working, "the machine may still go down");
+        assert_eq!(ends(after("b", 100)), [(4, Outcome::Changed), (5, Outcome::Interrupted)]);
+        assert_eq!(ends(after("c", 100)), [(4, Outcome::Changed), (5, Outcome::Changed)]);
+        assert_eq!(ends(after("c", 101)), [(4, Outcome::Changed), (5, Outcome::Failed)], "back too late");
+        let before = [claim("b"), intent(4), done(4), intent(5)];
+        let ends = ends(judge(&work(), &before, "c", false, 20));
+        assert_eq!(
+            ends,
+            [(4, Outcome::Interrupted), (5, Outcome::Interrupted)],
+            "another crash, before it was written"
+        );
+    }
+
+    #[test]
+    fn a_reboot_that_failed_is_not_done_by_a_later_boot() {
+        let records = [claim("b"), intent(5), reboot(5), done(5)];
+        let interrupted = [(4, Outcome::Interrupted), (5, Outcome::Interrupted)];
+        assert_eq!(ends(judge(&work(), &records, "c", false, 20)), interrupted);
+        assert_eq!(ends(judge(&work(), &records, "b", false, 20)), [(5, Outcome::Changed)]);
     }
 
     #[test]

@@ -19,6 +19,8 @@ use lockstep_apis::{
 use prost::Message;
 use thiserror::Error;
 
+use crate::compile::reboots;
+
 pub use plan::{Plan, segments_of};
 pub(crate) use run_state::chunk_value;
 pub use run_state::{RunState, Stop};
@@ -166,6 +168,21 @@ impl World {
     /// Attempts that the node claimed and has not reported.
     pub fn claimed(&self, node: &str) -> impl Iterator<Item = &Attempt> {
         self.outstanding_of(node).filter(|(_, state, _)| state.claim.is_some()).map(|(.., attempt)| attempt)
+    }
+
+    /// Attempts that are assigned to the node, and have not ended.
+    pub fn held(&self, node: &str) -> impl Iterator<Item = &Attempt> {
+        self.outstanding_of(node).map(|(.., attempt)| attempt)
+    }
+
+    /// For how long the node may be away because a task that it has claimed reboots it; 0: none does.
+    pub fn reboot_ms(&self, node: &str) -> u64 {
+        let claimed = self.outstanding_of(node).filter(|(_, state, _)| state.claim.is_some());
+        let tasks = claimed.filter_map(|(run, _, attempt)| {
+            let plan = run.plan().filter(|plan| !plan.snapshot.check)?;
+            plan.segment(attempt.segment)?.tasks.iter().find(|task| reboots(&task.action))
+        });
+        tasks.map(|task| task.timeout_ms).max().unwrap_or(0)
     }
 
     /// What is known of an attempt.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use lockstep_apis::v1alpha::{
-    JournalClaim, JournalDone, JournalFinished, JournalIntent, JournalRecord, Report, TaskReport,
+    JournalClaim, JournalDone, JournalFinished, JournalIntent, JournalReboot, JournalRecord, Report, TaskReport,
     journal_record::Record,
 };
 use prost::Message;
@@ -42,6 +42,9 @@ pub enum JournalError {
     /// An earlier append or sync failed.
     #[error("the journal failed before")]
     Failed,
+    /// The machine goes down by a task of this segment: the next boot goes on from what is written.
+    #[error("the machine goes down")]
+    GoingDown,
     /// It cannot be opened or read.
     #[error("the journal cannot be read")]
     Read {
@@ -92,6 +95,11 @@ impl Journal {
     /// Notes how the task ended.
     pub fn done(&mut self, report: TaskReport) -> Result<(), JournalError> {
         self.append(Record::Done(JournalDone { report: Some(report) }))
+    }
+
+    /// Notes that the task reboots the machine now. The caller syncs, and only then does it.
+    pub fn reboot(&mut self, task: u32, at_ms: u64, until_ms: u64) -> Result<(), JournalError> {
+        self.append(Record::Reboot(JournalReboot { task, at_ms, until_ms }))
     }
 
     /// Notes that the segment is over. The caller syncs.

@@ -14,6 +14,7 @@ pub mod masking;
 pub mod output;
 mod preparing;
 mod raised;
+mod rebooting;
 mod results;
 pub mod segment;
 mod sequence;

@@ -220,6 +220,14 @@ fn elsewhere(list: &str, tasks: &[Task], violations: &mut Vec<Violation>) {
                 ..Violation::default()
             });
         }
+        if compile::reboots(&task.action) {
+            violations.push(Violation {
+                reason: "NeedsCluster".to_owned(),
+                field: format!("{}.{}", field(), task.action),
+                message: "reboots the machine, and nobody would go on after it: run the book in a cluster".to_owned(),
+                ..Violation::default()
+            });
+        }
         if task.delegate_to.is_some() {
             violations.push(Violation {
                 reason: "NeedsCluster".to_owned(),
@@ -326,6 +334,10 @@ impl Ledger for Events<'_> {
     fn done(&mut self, task: &CompiledTask, report: &TaskReport) -> Result<(), JournalError> {
         (self.0)(LocalEvent::Ended(task, report));
         Ok(())
+    }
+
+    fn going_down(&mut self, _task: &CompiledTask, _until_ms: u64) -> Result<(), JournalError> {
+        unreachable!("invariant: books that reboot are refused")
     }
 
     fn raise(&mut self, _event: NodeEvent) -> Result<bool, String> {

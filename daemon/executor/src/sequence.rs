@@ -10,7 +10,11 @@ use std::{
 
 use lockstep_apis::v1alpha::{CompiledTask, NodeEvent, Outcome, OutputChunk, OutputStream, TaskReport, Value};
 use lockstep_core::{
-    compile::VARIABLE_SET, context::Context, course::Course, expression::EvaluationError, parameters::TaskTexts,
+    compile::{VARIABLE_SET, reboots},
+    context::Context,
+    course::Course,
+    expression::EvaluationError,
+    parameters::TaskTexts,
     variables::variables_of,
 };
 use lockstep_modules::{Action, Cancel, Done, Host, Scope, Stream, Unsynced};
@@ -39,6 +43,8 @@ pub(crate) trait Ledger {
     fn output(&mut self, task: &CompiledTask, chunk: OutputChunk);
     /// It has ended.
     fn done(&mut self, task: &CompiledTask, report: &TaskReport) -> Result<(), JournalError>;
+    /// The task is about to reboot the machine, which is to be back by then. On an error it does not.
+    fn going_down(&mut self, task: &CompiledTask, until_ms: u64) -> Result<(), JournalError>;
     /// It tells something to the cluster. `false`: there is none. The error is a sentence; nothing is told then.
     fn raise(&mut self, event: NodeEvent) -> Result<bool, String>;
     /// Somebody wants an end; asked before each task, beside the switch that ends a running one.
@@ -224,6 +230,7 @@ impl Segment<'_> {
         }
         ledger.intent(task, at_ms)?;
         match lockstep_modules::action(&task.action) {
+            Some(action) if reboots(&task.action) => self.reboot(action, task, texts, &given, ledger),
             Some(action) => {
                 let ended = self.try_out(action, task, texts, &given, ledger);
                 if task.action == FACTS_REFRESH && ended.outcome == Outcome::Ok {
@@ -269,7 +276,7 @@ impl Segment<'_> {
         Ended::new(outcome, format!("{field}: {error}"))
     }
 
-    fn perform(
+    pub(crate) fn perform(
         &mut self,
         action: &dyn Action,
         task: &CompiledTask,

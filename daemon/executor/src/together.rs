@@ -179,6 +179,10 @@ impl Ledger for Remote<'_> {
         let _ = self.say.send(Said::Output { at: self.at, chunk });
     }
 
+    fn going_down(&mut self, _task: &CompiledTask, _until_ms: u64) -> Result<(), JournalError> {
+        unreachable!("invariant: a task that reboots is together with no other")
+    }
+
     fn raise(&mut self, event: NodeEvent) -> Result<bool, String> {
         let over = || "the segment has ended".to_owned();
         let (answer, answered) = mpsc::sync_channel(1);

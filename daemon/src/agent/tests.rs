@@ -1,6 +1,7 @@
 //! A real agent with real executors, against a server that says what the test tells it to.
 
 mod events;
+mod rebooting;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -82,6 +83,8 @@ struct Bench {
     folder: tempfile::TempDir,
     settings: Settings,
     sessions: mpsc::Receiver<Peer>,
+    /// What the next agent takes for the machine's boot.
+    boot_id: String,
     agent: Option<Running>,
 }
 
@@ -126,7 +129,7 @@ impl Bench {
         let (sender, sessions) = mpsc::channel(4);
         let service = AgentsServer::new(Fake { ca, sessions: sender });
         tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
-        let mut bench = Self { folder, settings, sessions, agent: None };
+        let mut bench = Self { folder, settings, sessions, boot_id: boot_id(), agent: None };
         bench.start();
         bench
     }
@@ -141,7 +144,8 @@ impl Bench {
         std::fs::write(&executor, script).unwrap();
         std::fs::set_permissions(&executor, std::fs::Permissions::from_mode(0o700)).unwrap();
         let (stop, shutdown) = watch::channel(false);
-        let start = Start { settings: self.settings.clone(), own_server: None, executor, shutdown };
+        let (settings, boot_id) = (self.settings.clone(), self.boot_id.clone());
+        let start = Start { settings, own_server: None, executor, boot_id, shutdown };
         self.agent = Some(Running { stop, ended: tokio::spawn(run(start)) });
     }
 
@@ -466,7 +470,8 @@ async fn one_state_folder_has_one_agent() {
     let bench = Bench::new().await;
     let (_stop, shutdown) = watch::channel(false);
     bench.until("the first is there", |bench| bench.settings.state_folder.join("agent.lock").exists()).await;
-    let start = Start { settings: bench.settings.clone(), own_server: None, executor: this_program(), shutdown };
+    let (settings, executor) = (bench.settings.clone(), this_program());
+    let start = Start { settings, own_server: None, executor, boot_id: boot_id(), shutdown };
     assert!(matches!(run(start).await, Err(AgentError::Busy(_))));
 }
 

@@ -1,5 +1,5 @@
-//! Random Runs: groups, their order, windows, barriers, subsets, delegates, gates, locks, limits, priorities; and how
-//! each task will end.
+//! Random Runs: groups, their order, windows, barriers, subsets, delegates, gates, locks, limits, priorities, reboots; and
+//! how each task will end.
 
 use lockstep_apis::v1alpha::{
     Approval, BlockPart, CompiledBlock, CompiledGate, CompiledTask, Concurrency, ConcurrencyPolicy, EarlyEnd, Group,
@@ -43,6 +43,9 @@ pub(crate) struct Guard {
     pub(crate) rescue: Vec<u32>,
     pub(crate) always: Vec<u32>,
 }
+
+/// What a machine has to be back: longer than it is ever away, and shorter than a story.
+const REBOOT_MS: u64 = 40_000;
 
 pub(crate) fn node_uid(node: usize) -> String {
     format!("n{node}")
@@ -117,6 +120,24 @@ impl Book {
             guards,
             handlers,
         }
+    }
+
+    /// Makes some of its segments reboots: those that a node does for itself, and in no block.
+    pub(crate) fn add_reboots(&mut self, dice: &mut Random) {
+        for segment in &mut self.snapshot.segments {
+            let [task] = &mut segment.tasks[..] else { continue };
+            let plain = segment.delegates.is_empty() && segment.blocks.is_empty() && task.gate.is_none();
+            if plain && dice.chance(300) {
+                task.action = "reboot.now".into();
+                task.timeout_ms = REBOOT_MS;
+            }
+        }
+    }
+
+    /// Whether a task reboots the machine.
+    pub(crate) fn reboots(&self, task: u32) -> bool {
+        let mut tasks = self.snapshot.segments.iter().flat_map(|segment| &segment.tasks);
+        tasks.any(|of| of.index == task && of.action == "reboot.now")
     }
 
     /// Its concurrency key and policy.

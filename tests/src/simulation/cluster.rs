@@ -58,6 +58,8 @@ pub(crate) enum Event {
     Create(usize),
     ServerUp(usize),
     MachineUp(usize),
+    /// A machine goes down by a task, if it is still in that boot.
+    GoDown(usize, u64),
     AgentUp(usize),
     Fault,
     Admin,
@@ -72,6 +74,8 @@ pub(crate) enum Beat {
     /// Of the variant that writes too late.
     IntendLate(u32),
     Start(u32),
+    /// Of a task that reboots, once that is noted.
+    GoDown(u32),
     Done(u32, Outcome),
     Kill,
 }
@@ -200,6 +204,11 @@ impl Cluster {
         if order.chance(200) {
             books.iter_mut().for_each(|book| book.set_free(&mut order));
         }
+        // So have reboots.
+        let mut dice = Random::new(seed.rotate_left(32) ^ !seed);
+        if dice.chance(300) {
+            books.iter_mut().for_each(|book| book.add_reboots(&mut dice));
+        }
         let fence_ms = random.chance(200).then(|| random.between(500, 2000));
         let fence_ms = variant.fence_ms().or(fence_ms);
         if let Some(fence_ms) = fence_ms {
@@ -305,6 +314,7 @@ impl Cluster {
             Event::Create(book) => self.create(book),
             Event::ServerUp(server) => self.server_up(server),
             Event::MachineUp(node) => self.machine_up(node),
+            Event::GoDown(node, boot) => self.go_down(node, boot),
             Event::AgentUp(node) => self.agent_up(node),
             Event::Fault => self.fault(),
             Event::Admin => self.admin(),

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_apis::{
     keys::Attempt,
     v1alpha::{
-        CompiledTask, JournalClaim, JournalDone, JournalFinished, JournalIntent, JournalRecord, Outcome, Report,
-        TaskReport, Work, journal_record::Record,
+        CompiledTask, JournalClaim, JournalDone, JournalFinished, JournalIntent, JournalReboot, JournalRecord, Outcome,
+        Report, TaskReport, Work, journal_record::Record,
     },
 };
 
@@ -106,6 +106,21 @@ impl Machine {
         );
     }
 
+    /// Reboots that are noted in this boot, and of which no end is.
+    pub(crate) fn going_down(&self) -> Vec<(Attempt, u32)> {
+        let boot_id = self.boot_id();
+        let open = |folder: &Folder| {
+            let claim = folder.records.first().and_then(|record| record.record.as_ref());
+            let of_now = matches!(claim, Some(Record::Claim(claim)) if claim.boot_id == boot_id);
+            let mut noted = folder.records.iter().filter_map(|record| match &record.record {
+                Some(Record::Reboot(reboot)) => Some(reboot.task),
+                _ => None,
+            });
+            noted.next().filter(|task| of_now && !folder.ended().any(|report| report.task == *task))
+        };
+        self.disk.iter().filter_map(|(attempt, folder)| Some((attempt.clone(), open(folder)?))).collect()
+    }
+
     /// The power goes: processes are gone, and of what was not synced any part that was written last.
     pub(crate) fn lose_power(&mut self, random: &mut Random) -> Vec<(Attempt, u32)> {
         self.up = false;
@@ -143,6 +158,12 @@ impl Folder {
 
     pub(crate) fn intend(&mut self, task: u32, at_ms: u64) {
         self.write(Record::Intent(JournalIntent { task, at_ms }));
+    }
+
+    /// Notes a reboot, with all before it on the disk.
+    pub(crate) fn reboot(&mut self, task: u32, at_ms: u64, timeout_ms: u64) {
+        self.write(Record::Reboot(JournalReboot { task, at_ms, until_ms: at_ms + timeout_ms }));
+        self.synced = self.records.len();
     }
 
     pub(crate) fn done(&mut self, task: u32, outcome: Outcome) {

@@ -52,6 +52,8 @@ pub enum Variant {
     LeftOutDone,
     /// A node is not told which tasks wait for which.
     OrderForgotten,
+    /// A node reboots without noting it.
+    RebootNotNoted,
 }
 
 fn is_lock(key: &keys::Key) -> bool {
@@ -60,7 +62,7 @@ fn is_lock(key: &keys::Key) -> bool {
 
 impl Variant {
     /// All that are broken.
-    pub const BROKEN: [Variant; 14] = [
+    pub const BROKEN: [Variant; 15] = [
         Variant::NoTermCompare,
         Variant::ClaimWithoutCompare,
         Variant::ReportWithoutClaim,
@@ -75,6 +77,7 @@ impl Variant {
         Variant::LeftForgotten,
         Variant::LeftOutDone,
         Variant::OrderForgotten,
+        Variant::RebootNotNoted,
     ];
 
     /// The fence that every book has in it, in milliseconds; 0: `Wait`. `None`: as the book says.

@@ -9,7 +9,7 @@ use lockstep_apis::violation::of_field;
 use super::gate::{self, CheckedGate};
 use super::ordering::{self, Requires};
 use super::{blocks, handlers, include, loops};
-use crate::compile::VARIABLE_SET;
+use crate::compile::{VARIABLE_SET, reboots};
 use crate::outline::{self, Leaf, Outline};
 use crate::parameters::{BookTexts, TaskTexts, WrongText};
 use crate::references::{Reference, References, Root};
@@ -175,6 +175,7 @@ fn rollout(own: &CheckedTask<'_>, serialized: bool, violations: &mut Vec<Violati
         super::targets(targets, &leaf.field(".targets"), violations);
     }
     delegation(leaf, violations);
+    rebooting(leaf, violations);
     blocks::sync_points(leaf, violations);
     if is_secret(task) && sets_variables(task) {
         let message = "variables are not sealed: `register` a `command.query` and read its result where it is needed";
@@ -183,6 +184,32 @@ fn rollout(own: &CheckedTask<'_>, serialized: bool, violations: &mut Vec<Violati
     if is_secret(task) && task.id.is_empty() && task.name.is_empty() {
         let message = "keeps a secret that nothing can read: give the task an `id`";
         violations.push(of_field("Required", leaf.field(".id"), message));
+    }
+}
+
+/// A task that reboots ends by the next boot alone: nobody is there who could judge it, repeat it, or go on in a loop.
+fn rebooting(leaf: &Leaf<'_>, violations: &mut Vec<Violation>) {
+    let task = leaf.written;
+    if !reboots(&task.action) {
+        return;
+    }
+    let given = [
+        (task.r#loop.is_some(), ".loop"),
+        (task.retries.is_some(), ".retries"),
+        (!task.success.is_empty(), ".success"),
+        (!task.changed.is_empty(), ".changed"),
+        (!task.notify.is_empty(), ".notify"),
+        (task.delegate_to.is_some(), ".delegateTo"),
+    ];
+    for (_, below) in given.into_iter().filter(|(given, _)| *given) {
+        let message = "cannot be with a reboot, after which nothing of the task is left: leave it out; tasks that follow do \
+                       what is to be done then";
+        violations.push(of_field("Reboot", leaf.field(below), message));
+    }
+    if leaf.handler || blocks::follows(&leaf.within) {
+        let message = "is a sync point, and handlers, `rescue` and `always` have none: reboot in a task of the book, or in \
+                       a `block`";
+        violations.push(of_field("SyncPoint", leaf.field(&format!(".{}", task.action)), message));
     }
 }
 

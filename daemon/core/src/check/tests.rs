@@ -337,6 +337,17 @@ fn mistakes_in_blocks_are_named_where_they_are() {
             "DuplicateId spec.tasks[0].always[0].name: has the id `a` of spec.tasks[0].block[0]",
         ),
         (
+            "  tasks: [{block: [{name: a, command.run: {argv: [x]}}], rescue: [{name: b, reboot.now: {}}]}]",
+            "SyncPoint spec.tasks[0].rescue[0].reboot.now: is a sync point",
+        ),
+        ("  tasks: [{name: a, reboot.now: {}, retries: {limit: 2}}]", "Reboot spec.tasks[0].retries: cannot be"),
+        ("  tasks: [{name: a, reboot.now: {}, loop: [1, 2]}]", "Reboot spec.tasks[0].loop: cannot be"),
+        ("  tasks: [{name: a, reboot.ifRequired: {}, changed: 'false'}]", "Reboot spec.tasks[0].changed: cannot be"),
+        (
+            "  tasks: [{name: a, reboot.ifRequired: {}, delegateTo: {nodes: [n]}}]",
+            "Reboot spec.tasks[0].delegateTo: cannot be",
+        ),
+        (
             "  tasks: [{block: [{name: a, command.run: {argv: [x]}}], rescue: [{name: b, sync: true, command.run: {argv: [x]}}]}]",
             "SyncPoint spec.tasks[0].rescue[0].sync: is a sync point",
         ),

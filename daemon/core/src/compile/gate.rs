@@ -20,9 +20,10 @@ const INTERVAL_MS: u64 = 5_000;
 const LIMIT: u32 = 20;
 
 /// Puts the gate behind the last task of a group whose segments these are. Every node of a window passes it: behind a
-/// segment that only some do, or that is done elsewhere, it is a segment of its own.
+/// segment that only some do, that is done elsewhere, or after which they reboot, it is a segment of its own.
 pub(super) fn close(gate: &HealthGate, group: u32, segments: &mut Vec<Segment>) {
-    if segments.last().is_none_or(|last| !last.all_of_window) {
+    let reboots = |segment: &Segment| segment.tasks.iter().any(|task| super::reboots(&task.action));
+    if segments.last().is_none_or(|last| !last.all_of_window || reboots(last)) {
         segments.push(Segment { all_of_window: true, ..Segment::default() });
     }
     let last = segments.last_mut().expect("invariant: made above if there was none");

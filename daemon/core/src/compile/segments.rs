@@ -1,5 +1,5 @@
 //! Cuts tasks into groups and segments. A segment ends only where nodes must wait for each other: at a group's border,
-//! at `sync: true`, and around a task that not every node of the window does. What a task reads of another node is of
+//! at `sync: true`, around a task that not every node of the window does, and around one that reboots. What a task reads of another node is of
 //! a task that one node does, and that task is a segment of its own: so it is always in an earlier segment.
 //! A block that is cut has its `rescue` and `always` in each of its segments, for the nodes that fail there.
 
@@ -14,8 +14,8 @@ use lockstep_apis::{duration, params};
 use super::delegate::{self, Choosing, Delegates};
 use super::targets::{self, Inventory};
 use super::{
-    AdmissionNode, CheckedTask, EarlyEnd, Group, Rejection, RunOptions, Segment, VARIABLE_SET, gate, order, shared,
-    windows,
+    AdmissionNode, CheckedTask, EarlyEnd, Group, Rejection, RunOptions, Segment, VARIABLE_SET, gate, order, reboots,
+    shared, windows,
 };
 use crate::check;
 use crate::check::gate::CheckedGate;
@@ -105,7 +105,8 @@ pub(super) fn cut(
 
 /// Lets tasks of a segment begin when what they require has ended. What they require of earlier segments has.
 fn together(segment: &mut Segment, number: u32, requires: &Requires) {
-    let is_free = |task: &CompiledTask| !task.handler && task.gate.is_none();
+    // One that reboots is alone, but for what follows its failure.
+    let is_free = |task: &CompiledTask| !task.handler && task.gate.is_none() && !reboots(&task.action);
     let inside: BTreeSet<u32> = segment.tasks.iter().filter(|task| is_free(task)).map(|task| task.index).collect();
     for task in segment.tasks.iter_mut().filter(|task| is_free(task)) {
         let after = requires[task.index as usize].iter().map(|before| *before as u32);
@@ -239,7 +240,10 @@ impl Cutting<'_> {
                 read.any(|id| segment.tasks.iter().any(|task| task.id == id))
             };
             let is_left_out = !self.left_out[index].is_empty();
-            if !joins || own.task.sync || (!is_left_out && segments.last().is_some_and(waits)) {
+            // What comes after a reboot is of another boot; handlers are done before it.
+            let cuts = |index: usize| reboots(&self.tasks[index].task.action);
+            let reboots = cuts(index) || open.as_ref().is_some_and(|(open, _)| open.clone().any(cuts));
+            if !joins || own.task.sync || reboots || (!is_left_out && segments.last().is_some_and(waits)) {
                 if let (Some((before, _)), Some(segment)) = (open, segments.last_mut()) {
                     self.close(segment, before, Some(index));
                 }

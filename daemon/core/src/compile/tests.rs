@@ -241,6 +241,30 @@ fn what_a_later_window_makes_is_refused_to_an_earlier_one() {
 }
 
 #[test]
+fn a_reboot_is_a_segment_of_its_own_and_handlers_are_done_before_it() {
+    let spec = format!(
+        "{ALL}{}",
+        r#"  runOptions: {serialize: {count: 1, gate: {check: [{id: up, wait.for: {port: 80}}]}}}
+  tasks:
+    - {name: a, command.run: {argv: [x]}, notify: [h]}
+    - {name: reboot, reboot.ifRequired: {}}
+    - {name: b, command.run: {argv: [x]}}
+    - block:
+        - {name: again, reboot.now: {}}
+      always: [{name: c, command.run: {argv: [x]}}]
+    - {name: last, reboot.now: {}}
+  handlers: [{name: h, command.run: {argv: [x]}}]
+"#
+    );
+    let found = of(&cluster(1), &spec);
+    let segments: Vec<&str> = found.lines().skip(1).collect();
+    assert_eq!(
+        segments,
+        ["  all: a h", "  all: reboot", "  all: b", "  all: again c", "  all: c", "  all: last", "  all: [gate]"]
+    );
+}
+
+#[test]
 fn a_serialized_book_is_one_group_and_its_last_count_is_repeated() {
     let spec = r#"  targets: {all: true}
   runOptions: {serialize: {count: [1, "30%"], maxFailures: "25%", onFailure: FinishWindow}}

@@ -66,6 +66,24 @@ fn a_claimed_place_is_free_only_when_the_fence_has_passed() {
 }
 
 #[test]
+fn a_node_that_reboots_is_not_lost_before_that_may_last() {
+    let (mut f, mut sight) = (Fixture::new(), Sight::new());
+    attach(&mut f, "a");
+    let mut plan = fenced(&["a", "b"]);
+    let task = &mut plan.segments[0].tasks[0];
+    (task.action, task.timeout_ms) = ("reboot.now".into(), 600_000);
+    f.admit(plan);
+    f.settle();
+    assert_eq!(f.world.reboot_ms("a"), 0, "it has not claimed it");
+    f.claim("a");
+    assert_eq!(f.world.reboot_ms("a"), 600_000);
+    detach(&mut f, "a");
+    assert_eq!(look(&mut f, &mut sight, 0), 0);
+    assert_eq!(look(&mut f, &mut sight, 600_000 + FENCE_MS - 1), 0, "it reboots");
+    assert_eq!(look(&mut f, &mut sight, 600_000 + FENCE_MS), 1, "it does not come back");
+}
+
+#[test]
 fn a_node_that_is_back_in_time_keeps_its_work() {
     let (mut f, mut sight) = (Fixture::new(), new());
     f.admit(fenced(&["a", "b"]));

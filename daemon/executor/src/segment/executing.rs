@@ -54,6 +54,8 @@ pub enum Exit {
     Busy = 75,
     /// Tasks were begun by an executor that died; nothing was begun here.
     BegunBefore = 70,
+    /// The machine goes down by one of the tasks; the next boot tells how it ended.
+    GoingDown = 71,
     /// The journal could not be kept. Nothing was begun after that.
     JournalFailed = 74,
 }
@@ -94,6 +96,7 @@ pub fn execute(path: &std::path::Path, options: &Options) -> Exit {
     }
     let exit = match run(&folder, options, journal, &records) {
         Ok(()) => Exit::Done,
+        Err(JournalError::GoingDown) => Exit::GoingDown,
         Err(error) => {
             let mut text = error.to_string();
             if let Some(source) = std::error::Error::source(&error) {
@@ -284,6 +287,11 @@ impl Ledger for Notes<'_> {
 
     fn done(&mut self, _task: &CompiledTask, report: &TaskReport) -> Result<(), JournalError> {
         self.journal.done(report.clone())
+    }
+
+    fn going_down(&mut self, task: &CompiledTask, until_ms: u64) -> Result<(), JournalError> {
+        self.journal.reboot(task.index, now_ms(), until_ms)?;
+        self.journal.sync()
     }
 
     fn raise(&mut self, event: NodeEvent) -> Result<bool, String> {

@@ -100,6 +100,8 @@ impl<'c> Facts<'c> {
             let book = &self.cluster.books[run_index(&mark.attempt.run)];
             seen.free += u64::from(mark.what == Deed::Start && book.is_free(mark.attempt.segment, mark.task));
             seen.cut += u64::from(mark.what == Deed::Killed);
+            seen.reboots +=
+                u64::from(mark.what == Deed::Start && self.book(run_index(&mark.attempt.run)).reboots(mark.task));
         }
         seen.refused = (0..self.runs.len()).filter(|&run| self.cluster.is_refused(run)).count() as u64;
         (seen.acquired, seen.poisoned) = (self.acquired, self.poisoned);

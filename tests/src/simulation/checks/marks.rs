@@ -64,6 +64,25 @@ pub(super) fn check(facts: &mut Facts<'_>) {
         }
     }
     check_reports(facts, &starts, &ends);
+    check_reboots(facts);
+}
+
+/// Nobody reboots twice for one task, however many attempts there are.
+fn check_reboots(facts: &mut Facts<'_>) {
+    let mut reboots: BTreeMap<(usize, u32, usize, u32), u32> = BTreeMap::new();
+    let cluster = facts.cluster;
+    for mark in cluster.executions.iter().filter(|mark| mark.what == Deed::Start) {
+        let (run, node) = (run_index(&mark.attempt.run), node_index(&mark.attempt.for_node));
+        if !facts.book(run).reboots(mark.task) {
+            continue;
+        }
+        let times = reboots.entry((run, mark.attempt.segment, node, mark.task)).or_default();
+        *times += 1;
+        if *times > 1 {
+            let message = format!("node {node} rebooted again for task {} of run {run}", mark.task);
+            facts.object(Checker::AtMostOnce, mark.at_ms, message);
+        }
+    }
 }
 
 fn check_claim(facts: &mut Facts<'_>, mark: &Execution, place: Place) {

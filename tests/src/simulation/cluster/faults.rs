@@ -1,6 +1,10 @@
 //! What breaks, and how everything that can comes back.
 
-use lockstep_apis::{commit::Compare, keys::AttemptKey, v1alpha::Report};
+use lockstep_apis::{
+    commit::Compare,
+    keys::AttemptKey,
+    v1alpha::{Outcome, Report},
+};
 
 use super::{Cluster, Deed, Event, Purpose};
 use crate::simulation::{books::node_uid, server::Server};
@@ -94,11 +98,26 @@ impl Cluster {
         if !self.machines[node].up {
             return;
         }
+        self.power_off(node);
+        let back = self.random.between(100, 8000);
+        self.after(back, Event::MachineUp(node));
+    }
+
+    fn power_off(&mut self, node: usize) {
+        // Whoever brought the reboot about, it is one.
+        let rebooted = self.machines[node].going_down();
         for (attempt, task) in self.machines[node].lose_power(&mut self.random) {
             self.log(&attempt, task, Deed::Killed);
         }
-        let back = self.random.between(100, 8000);
-        self.after(back, Event::MachineUp(node));
+        for (attempt, task) in rebooted {
+            self.log(&attempt, task, Deed::End(Outcome::Changed));
+        }
+    }
+
+    pub(super) fn go_down(&mut self, node: usize, boot: u64) {
+        if self.machines[node].boot == boot {
+            self.crash_machine(node);
+        }
     }
 
     pub(super) fn machine_up(&mut self, node: usize) {
@@ -136,9 +155,7 @@ impl Cluster {
         let lost = self.random.chance(120).then(|| self.random.below(self.machines.len()));
         for node in 0..self.machines.len() {
             if lost == Some(node) {
-                for (attempt, task) in self.machines[node].lose_power(&mut self.random) {
-                    self.log(&attempt, task, Deed::Killed);
-                }
+                self.power_off(node);
                 self.machines[node].gone = true;
                 continue;
             }

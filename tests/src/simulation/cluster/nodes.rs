@@ -207,6 +207,7 @@ impl Cluster {
 
     /// One thing that an executor does. It may die before each.
     pub(super) fn beat(&mut self, node: usize, attempt: &Attempt, id: u64, beat: Beat) {
+        let reboots = matches!(beat, Beat::Start(task) if self.reboots(attempt, task));
         let machine = &mut self.machines[node];
         if machine.executors.get(attempt).is_none_or(|executor| executor.id != id) {
             return;
@@ -237,6 +238,12 @@ impl Cluster {
             Beat::Start(task) if folder.cancelled && (folder.is_free() || !folder.is_ending()) => {
                 folder.done(task, Outcome::Cancelled);
                 Beat::Intend
+            }
+            Beat::Start(task) if reboots => return self.note_reboot(node, attempt, id, task),
+            Beat::GoDown(task) => {
+                self.log(attempt, task, Deed::Start);
+                let (boot, wait) = (self.machines[node].boot, self.random.between(1, 500));
+                return self.after(wait, Event::GoDown(node, boot));
             }
             Beat::Start(task) => {
                 let goes_on = folder.is_free() && !late;
@@ -271,6 +278,23 @@ impl Cluster {
         }
         let wait = self.random.between(0, 3);
         self.after(wait, Event::Beat(node, attempt.clone(), id, next));
+    }
+
+    fn reboots(&self, attempt: &Attempt, task: u32) -> bool {
+        self.books.iter().any(|book| book.snapshot.run_uid == attempt.run && book.reboots(task))
+    }
+
+    /// From here on the next boot counts, or the timeout.
+    fn note_reboot(&mut self, node: usize, attempt: &Attempt, id: u64, task: u32) {
+        let now_ms = self.now_ms;
+        if self.variant != Variant::RebootNotNoted
+            && let Some(folder) = self.machines[node].disk.get_mut(attempt)
+        {
+            let timeout_ms = folder.work.tasks.iter().find(|of| of.index == task).map_or(0, |task| task.timeout_ms);
+            folder.reboot(task, now_ms, timeout_ms);
+        }
+        let wait = self.random.between(0, 3);
+        self.after(wait, Event::Beat(node, attempt.clone(), id, Beat::GoDown(task)));
     }
 
     fn start_child(&mut self, node: usize, attempt: &Attempt, executor: u64, task: u32) {
