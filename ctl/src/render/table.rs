@@ -4,7 +4,9 @@ use super::{counts, grid::Grid, phase_word, plural, safe, screen::Screen};
 use lockstep_apis::{
     kinds::Kind,
     timestamp,
-    v1alpha::{EventSeverity, Node, NodeGroup, Object, Run, TaskBook, Value, VariablesSpec, object::Kind as Message},
+    v1alpha::{
+        Condition, EventSeverity, Node, NodeGroup, Object, Run, TaskBook, Value, VariablesSpec, object::Kind as Message,
+    },
 };
 use std::{
     collections::BTreeMap,
@@ -227,7 +229,11 @@ pub(crate) fn node_words(node: &Node) -> Vec<String> {
     let cordoned = node.spec.as_ref().is_some_and(|spec| spec.unschedulable);
     let mut words = vec![if status.liveness.is_empty() { "NeverSeen".to_owned() } else { status.liveness }];
     words.extend(cordoned.then(|| "Cordoned".to_owned()));
-    let conditions = status.conditions.iter().filter(|condition| condition.status == "True");
+    let is_down = |condition: &&Condition| condition.r#type == "Ready" && condition.reason == "Rebooting";
+    words.extend(status.conditions.iter().find(is_down).map(|_| "Rebooting".to_owned()));
+    // Whether it is ready was said first.
+    let odd = |condition: &&Condition| condition.status == "True" && condition.r#type != "Ready";
+    let conditions = status.conditions.iter().filter(odd);
     words.extend(conditions.map(|condition| safe(&condition.r#type, 40)));
     words.extend((!status.owed_handlers.is_empty()).then(|| "OwesHandlers".to_owned()));
     words

@@ -15,6 +15,7 @@ pub mod parameters;
 pub mod protocol;
 pub mod recovery;
 pub mod references;
+pub mod standing;
 pub mod step;
 pub mod template;
 pub mod variables;

@@ -83,7 +83,10 @@ impl Delivery {
     async fn begin(&self, session: &Session, hello: &Hello) -> bool {
         let facts = hello.facts.as_ref().filter(|facts| facts::are_kept(&session.name, facts));
         let seen = |status: &mut NodeStatus| {
-            status.liveness = "Ready".into();
+            if status.liveness != "Ready" {
+                status.liveness = "Ready".into();
+                status.liveness_since = Some(timestamp::from_ms(session.since_ms));
+            }
             status.version.clone_from(&hello.version);
             status.boot_id.clone_from(&hello.boot_id);
             status.addresses.clone_from(&hello.addresses);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lockstep_apis::commit::{Commit, Compare, Term};
+use lockstep_apis::timestamp;
 use lockstep_apis::v1alpha::{EventSeverity, Node, Object};
 
 use super::Leader;
@@ -62,6 +63,8 @@ impl UpNodes {
             // A server that was started lately does not know where a node was: it may have been where another died.
             let there = cache.last_server(uid).is_some_and(|server| cache.servers().contains_key(server));
             let grace = if there { GRACE_MS } else { ORPHAN_GRACE_MS };
+            // It reboots, as a Run wants it.
+            let grace = grace.max(cache.world().reboot_ms(uid));
             let (began, grace) = *away.entry(uid.to_owned()).or_insert((now_ms, grace));
             if now_ms >= began + grace {
                 lost.push(node.clone());
@@ -92,7 +95,9 @@ impl Leader {
         let mut commit = Commit::new().when(term.compare());
         for node in nodes {
             let mut node = node.clone();
-            node.status.get_or_insert_default().liveness = "Unreachable".into();
+            let status = node.status.get_or_insert_default();
+            status.liveness = "Unreachable".into();
+            status.liveness_since = Some(timestamp::from_ms(now_ms()));
             let object = Object::from(node);
             let name = object.metadata().name.clone();
             let Ok(revision) = object.metadata().resource_version.parse() else { continue };

@@ -33,6 +33,7 @@ mod includes;
 mod intake;
 mod listing;
 mod removal;
+mod standing;
 mod ties;
 mod watching;
 mod writing;
@@ -161,11 +162,15 @@ fn given<T>(field: Option<T>, name: &str) -> Answer<T> {
 impl objects_server::Objects for ObjectsApi {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<Object>, Status> {
         let reference = given(request.into_inner().r#ref, "ref")?;
-        Ok(Response::new(self.read(&reference).await?))
+        let mut object = self.read(&reference).await?;
+        standing::fill(&self.cache, std::slice::from_mut(&mut object));
+        Ok(Response::new(object))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        Ok(Response::new(listing::list(&*self.store, request.get_ref()).await?))
+        let mut listed = listing::list(&*self.store, request.get_ref()).await?;
+        standing::fill(&self.cache, &mut listed.items);
+        Ok(Response::new(listed))
     }
 
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<Object>, Status> {

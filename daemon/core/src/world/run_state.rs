@@ -181,6 +181,14 @@ impl RunState {
         self.track(segment, node).map_or(Stage::Unassigned, Track::stage)
     }
 
+    /// Tasks, by index, of which a node has reported an end.
+    pub fn ended_tasks(&self, node: u32) -> BTreeSet<u32> {
+        let segments = self.plan.iter().flat_map(|plan| 0..plan.snapshot.segments.len() as u32);
+        let attempts = segments.filter_map(|segment| self.track(segment, node)).flat_map(|track| &track.attempts);
+        let reports = attempts.filter_map(|attempt| attempt.report.as_ref());
+        reports.flat_map(|report| &report.value.tasks).map(|report| report.task).collect()
+    }
+
     /// What is known of an attempt.
     pub fn attempt(&self, attempt: &Attempt) -> Option<&AttemptState> {
         let plan = self.plan.as_ref()?;
