@@ -11,6 +11,8 @@ mod delivery;
 mod identity;
 #[path = "cluster/meeting.rs"]
 mod meeting;
+#[path = "cluster/node.rs"]
+mod node;
 #[path = "cluster/recovery.rs"]
 mod recovery;
 #[path = "cluster/rollout.rs"]

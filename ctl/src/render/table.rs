@@ -227,10 +227,14 @@ fn run_cells(run: &Run) -> Vec<String> {
 pub(crate) fn node_words(node: &Node) -> Vec<String> {
     let status = node.status.clone().unwrap_or_default();
     let cordoned = node.spec.as_ref().is_some_and(|spec| spec.unschedulable);
-    let mut words = vec![if status.liveness.is_empty() { "NeverSeen".to_owned() } else { status.liveness }];
+    let reboots = |condition: &Condition| condition.r#type == "Ready" && condition.reason == "Rebooting";
+    let liveness = match status.liveness.as_str() {
+        _ if status.conditions.iter().any(reboots) => "Rebooting",
+        "" => "NeverSeen",
+        said => said,
+    };
+    let mut words = vec![liveness.to_owned()];
     words.extend(cordoned.then(|| "Cordoned".to_owned()));
-    let is_down = |condition: &&Condition| condition.r#type == "Ready" && condition.reason == "Rebooting";
-    words.extend(status.conditions.iter().find(is_down).map(|_| "Rebooting".to_owned()));
     // Whether it is ready was said first.
     let odd = |condition: &&Condition| condition.status == "True" && condition.r#type != "Ready";
     let conditions = status.conditions.iter().filter(odd);

@@ -67,7 +67,7 @@ fn a_claimed_place_is_free_only_when_the_fence_has_passed() {
 
 #[test]
 fn a_node_that_reboots_is_not_lost_before_that_may_last() {
-    let (mut f, mut sight) = (Fixture::new(), Sight::new());
+    let (mut f, mut sight) = (Fixture::new(), Sight::new(UNREACHABLE_MS));
     attach(&mut f, "a");
     let mut plan = fenced(&["a", "b"]);
     let task = &mut plan.segments[0].tasks[0];
