@@ -74,6 +74,12 @@ impl Lab {
         self.simple(&["heal", host])
     }
 
+    /// Whether a host runs: one that has shut itself down does not, until it is started. A command in a host that is
+    /// going down may hang; this does not.
+    pub fn is_up(&self, host: &str) -> Result<bool> {
+        Ok(self.script().args(["pid", host]).output().context("hosts.sh pid")?.status.success())
+    }
+
     /// Pulls a host's plug.
     pub fn stop(&self, host: &str) -> Result<()> {
         self.simple(&["stop", host])

@@ -71,7 +71,7 @@ impl Hosts {
         let shared = tempfile::tempdir()?;
         let binds =
             [format!("{}:/opt/lockstep:ro", programs()?.display()), format!("{}:/shared", shared.path().display())];
-        let lab = Lab::up(3, &LabOptions { name: "reboot", subnet: "10.84.0", binds: &binds, packages: None })?;
+        let lab = Lab::up(3, &LabOptions { name: "reboot", subnet: "10.86.0", binds: &binds, packages: None })?;
         let hosts = Hosts { lab, shared };
         let server = format!("{}:7400", hosts.lab.address(1));
         for (name, text) in [("boot-id.service", BOOT_ID), ("lockstepd.service", DAEMON), ("book.yaml", BOOK)] {
@@ -100,8 +100,8 @@ impl Hosts {
         self.ctl(&["run", "kernel", "--name", "new"])?;
         for (host, other) in [("h2", "h3"), ("h3", "h2")] {
             let before = self.boot_id(host)?;
-            self.until(&format!("{host} goes down"), || Ok(self.lab.exec(host, &["true"]).is_err()))?;
-            ensure!(self.lab.exec(other, &["true"]).is_ok(), "both are down at once");
+            self.until(&format!("{host} goes down"), || Ok(!self.lab.is_up(host)?))?;
+            ensure!(self.lab.is_up(other)?, "both are down at once");
             let nodes = self.ctl(&["get", "nodes"])?;
             ensure!(!nodes.contains("Unreachable"), "a node that reboots is missed:\n{nodes}");
             self.lab.start(host)?;
