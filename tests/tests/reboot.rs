@@ -71,7 +71,7 @@ impl Hosts {
         let shared = tempfile::tempdir()?;
         let binds =
             [format!("{}:/opt/lockstep:ro", programs()?.display()), format!("{}:/shared", shared.path().display())];
-        let lab = Lab::up(3, &LabOptions { name: "reboot", subnet: "10.86.0", binds: &binds, packages: None })?;
+        let lab = Lab::up(3, &LabOptions { name: "reboot", subnet: "10.87.0", binds: &binds, packages: None })?;
         let hosts = Hosts { lab, shared };
         let server = format!("{}:7400", hosts.lab.address(1));
         for (name, text) in [("boot-id.service", BOOT_ID), ("lockstepd.service", DAEMON), ("book.yaml", BOOK)] {

@@ -4,8 +4,8 @@
 //! # What the caller guarantees
 //!
 //! - The world is complete up to the Term's revision: what former leaders wrote is in it. (Checked.)
-//! - What this leader itself committed is in it: each commit that succeeds is folded in with `World::apply` before the
-//!   next call. The commits of one step do not depend on each other and may be sent at once.
+//! - What this leader itself committed is in it: the world has reached the revision of each commit that succeeded before
+//!   the next call. The commits of one step do not depend on each other and may be sent at once.
 //! - No commit of an earlier step may still happen. After an *indeterminate* answer the same commit is sent again until
 //!   the answer is definite, or the Term is given up. Every commit changes something that it compares, so that a copy
 //!   which arrives late does nothing.
@@ -49,7 +49,8 @@ const MAX_WAITING: usize = 20;
 pub struct Step {
     /// Decisions, in no order. Each compares the Term.
     pub commits: Vec<Commit>,
-    /// Runs to compile now: commit [`admission`] or [`rejection`] for each, folding in one before making the next.
+    /// Runs to compile now: commit [`admission`] or [`rejection`] for each, and let the world reach one before making the
+    /// next.
     pub admit: Vec<String>,
     /// Writes of Runs' statuses, for readers only.
     pub status: Vec<Commit>,

@@ -2,8 +2,7 @@
 //! need. Knows records; decides nothing.
 //!
 //! Feed every change with [`World::put`] and [`World::delete`] and say with [`World::advance`] up to which revision it is
-//! complete. A commit of one's own may be folded in at once with [`World::apply`]: what the watch then repeats changes
-//! nothing, for older revisions of a record are ignored.
+//! complete. What a watch repeats changes nothing, for older revisions of a record are ignored.
 
 mod plan;
 mod run_state;
