@@ -63,6 +63,11 @@ impl Told {
         self.0.iter().any(|(_, outcome)| outcome == "Changed")
     }
 
+    /// Whether any task changed something on this node.
+    pub fn changes_on(&self, node: &str) -> bool {
+        self.0.iter().any(|(task, outcome)| outcome == "Changed" && task.starts_with(&format!("{node}: ")))
+    }
+
     /// Fails unless every task is as it was.
     pub fn changes_nothing(&self) -> Result<()> {
         let quiet = |outcome: &str| outcome == "Ok" || outcome == "Skipped";
