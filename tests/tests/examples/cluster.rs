@@ -2,13 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::{
-    hosts::{fetch_packages, folder, index_packages},
-    rig::Rig,
+    hosts::{fetch_packages, folder, index_packages, make_package},
+    rig::{PATIENCE, Rig},
     told::{TRACE, Told, nothing_was_written},
 };
-use std::{cell::Cell, fs, path::Path, process::Command};
+use std::{cell::Cell, fs, path::Path, process::Command, time::Instant};
 
-pub(crate) const EXAMPLES: [&str; 4] = ["01-lockstep", "07-three-tier", "08-kubeadm-join", "10-certificates"];
+pub(crate) const EXAMPLES: [&str; 5] =
+    ["01-lockstep", "07-three-tier", "08-kubeadm-join", "10-certificates", "13-security-updates"];
 
 const HOSTS: [&str; 4] = ["h1", "h2", "h3", "h4"];
 
@@ -19,7 +20,8 @@ fn examples_of_several_hosts_do_what_their_check_says_and_then_nothing() -> Resu
     let done = first
         .and_then(|()| cluster.certificates())
         .and_then(|()| cluster.kubernetes())
-        .and_then(|()| cluster.three_tiers());
+        .and_then(|()| cluster.three_tiers())
+        .and_then(|()| cluster.security_updates());
     if done.is_err() {
         println!("{}", cluster.rig.journals());
     }
@@ -110,10 +112,49 @@ impl Cluster {
         Ok(())
     }
 
+    fn security_updates(&self) -> Result<()> {
+        self.label(&["h4"], "updates=auto")?;
+        self.rig.lab.exec("h4", &["systemctl", "enable", "--quiet", "--now", "ssh"])?;
+        self.offer_core("1.0", "")?;
+        self.rig.lab.exec("h4", &["sh", "-c", "apt-get -qq update && apt-get -qqy install core"])?;
+        self.offer_core("1.1", "touch /run/reboot-required")?;
+        let boot = || self.rig.lab.exec("h4", &["cat", "/proc/sys/kernel/random/boot_id"]);
+        let first = boot()?;
+        self.apply("13-security-updates")?;
+        self.run("updates", &["--check"])?;
+        self.rig.ctl(&["run", "updates", "--name", "reboots"])?;
+        let deadline = Instant::now() + PATIENCE;
+        while boot().is_ok() {
+            ensure!(
+                Instant::now() < deadline,
+                "h4 does not go down: {}",
+                self.rig.ctl(&["describe", "run", "reboots"])?
+            );
+        }
+        // What is plugged in comes up again by itself.
+        self.rig.lab.start("h4")?;
+        self.rig.start_daemon("h4")?;
+        self.rig.wait_for_phase("reboots", "Succeeded")?;
+        ensure!(
+            self.rig.lab.exec("h4", &["dpkg-query", "-W", "-f=${Version}", "core"])? == "1.1",
+            "core is not updated"
+        );
+        let second = boot()?;
+        ensure!(second != first, "it was rebooted");
+        self.told(&self.run("updates", &[])?)?.changes_nothing()?;
+        ensure!(boot()? == second, "nothing asks for a second reboot");
+        Ok(())
+    }
+
+    /// Puts a version of a package that is at the bottom of all into the hosts' package source.
+    fn offer_core(&self, version: &str, postinst: &str) -> Result<()> {
+        make_package(self.packages.path(), "core", version, "", postinst)?;
+        index_packages(self.packages.path())
+    }
+
     /// A check says what the run does, the run changes something, the next one nothing.
     fn converges(&self, example: &str, book: &str, flags: &[&str]) -> Result<()> {
-        fs::write(self.rig.file("book.yaml"), super::text(example, "book.yaml")?)?;
-        self.rig.ctl(&["apply", "-f", "/shared/book.yaml"])?;
+        self.apply(example)?;
         let before = self.traces()?;
         let checked = self.told(&self.run(book, &[flags, &["--check"]].concat())?)?;
         self.nothing_was_written(&before).with_context(|| format!("{example}: the check"))?;
@@ -124,6 +165,11 @@ impl Cluster {
         let again = self.told(&self.run(book, flags)?)?;
         again.changes_nothing().with_context(|| format!("{example}: the second run"))?;
         self.nothing_was_written(&before).with_context(|| format!("{example}: the second run"))
+    }
+
+    fn apply(&self, example: &str) -> Result<()> {
+        fs::write(self.rig.file("book.yaml"), super::text(example, "book.yaml")?)?;
+        self.rig.ctl(&["apply", "-f", "/shared/book.yaml"]).map(drop)
     }
 
     fn traces(&self) -> Result<Vec<String>> {
