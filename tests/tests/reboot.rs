@@ -1,5 +1,4 @@
-//! A Run reboots its nodes one after another, on hosts with a real systemd, and goes on after each: exactly once. The
-//! kernel of the hosts is one, and so is its boot id: a unit of the test gives each boot of a host one of its own.
+//! A Run reboots its nodes one after another, on hosts with a real systemd, and goes on after each: exactly once.
 
 use anyhow::{Result, ensure};
 use lockstep_tests::hosts::{Lab, LabOptions, programs};
@@ -9,17 +8,6 @@ use std::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(90);
-
-const BOOT_ID: &str = "[Unit]
-DefaultDependencies=no
-Before=sysinit.target
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/sh -c 'cat /proc/sys/kernel/random/uuid >/run/boot-id && mount --bind /run/boot-id /proc/sys/kernel/random/boot_id'
-[Install]
-WantedBy=sysinit.target
-";
 
 const DAEMON: &str = "[Unit]
 After=network.target
@@ -74,7 +62,7 @@ impl Hosts {
         let lab = Lab::up(3, &LabOptions { name: "reboot", subnet: "10.87.0", binds: &binds, packages: None })?;
         let hosts = Hosts { lab, shared };
         let server = format!("{}:7400", hosts.lab.address(1));
-        for (name, text) in [("boot-id.service", BOOT_ID), ("lockstepd.service", DAEMON), ("book.yaml", BOOK)] {
+        for (name, text) in [("lockstepd.service", DAEMON), ("book.yaml", BOOK)] {
             fs::write(hosts.shared.path().join(name), text)?;
         }
         let daemon = "/opt/lockstep/lockstepd";
@@ -131,14 +119,14 @@ impl Hosts {
     }
 
     fn boot_id(&self, host: &str) -> Result<String> {
-        Ok(self.lab.exec(host, &["cat", "/run/boot-id"])?.trim().to_owned())
+        Ok(self.lab.exec(host, &["cat", "/proc/sys/kernel/random/boot_id"])?.trim().to_owned())
     }
 
     /// The daemon as a unit that is there after a reboot, too.
     fn serve(&self, host: &str) -> Result<()> {
-        self.lab.exec(host, &["cp", "/shared/boot-id.service", "/shared/lockstepd.service", "/etc/systemd/system/"])?;
+        self.lab.exec(host, &["cp", "/shared/lockstepd.service", "/etc/systemd/system/"])?;
         self.lab.exec(host, &["systemctl", "daemon-reload"])?;
-        self.lab.exec(host, &["systemctl", "enable", "--now", "boot-id", "lockstepd"]).map(drop)
+        self.lab.exec(host, &["systemctl", "enable", "--now", "lockstepd"]).map(drop)
     }
 
     fn ctl(&self, arguments: &[&str]) -> Result<String> {

@@ -124,7 +124,7 @@ impl Cluster {
         self.run("updates", &["--check"])?;
         self.rig.ctl(&["run", "updates", "--name", "reboots"])?;
         let deadline = Instant::now() + PATIENCE;
-        while boot().is_ok() {
+        while self.rig.lab.is_up("h4")? {
             ensure!(
                 Instant::now() < deadline,
                 "h4 does not go down: {}",
