@@ -205,9 +205,10 @@ pub(super) fn count_or_percent(
                 return Some((2, percent));
             }
             let number_in_quotes = matches!(&node.content, Content::Text(text) if text.parse::<f64>().is_ok());
-            match digits.is_some() || number_in_quotes {
-                true => walk.out_of_range(node, path, &wanted),
-                false => walk.mismatch(node, path, &wanted),
+            match (digits.is_some(), number_in_quotes) {
+                (true, _) => walk.out_of_range(node, path, &wanted),
+                (false, true) => walk.out_of_range(node, path, &format!("{wanted}; a count is written without quotes")),
+                (false, false) => walk.mismatch(node, path, &wanted),
             }
         }
         _ => walk.mismatch(node, path, &wanted),
