@@ -14,10 +14,6 @@ mod terminal;
 use clap::Parser;
 use std::{io::Write, process::ExitCode};
 
-/// A quarter of a local run's instructions were the system's allocator: see docs/benchmarks.md.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     completion::answer_a_shell();
     let cli = cli::Cli::parse();
