@@ -426,7 +426,8 @@ async fn a_cancel_stops_what_runs_also_when_it_comes_before_the_work() {
     let begun = bench.path("begun");
     let running = work(1, format!("echo x > {begun}; sleep 60"));
     peer.hand_over(&running).await;
-    bench.until("the task begins", |_| Path::new(&begun).exists()).await;
+    // Written, not only made: the cancel may come between the two.
+    bench.until("the task begins", |_| std::fs::read_to_string(&begun).is_ok_and(|text| text == "x\n")).await;
     let cancel =
         |work: &Work| server_message::Message::Cancel(CancelRequest { attempt: Some(reference(work)), grace_ms: 1000 });
     peer.say(cancel(&running)).await;
