@@ -39,7 +39,7 @@ pub fn decode_beside(
     if let Some(text) = readable(source, bytes, &mut violations) {
         let documents = yaml::parse(text, &mut violations);
         let documents: Vec<_> = documents.into_iter().filter(|node| node.scalar() != Some(Scalar::Null)).collect();
-        if documents.is_empty() && violations.list.is_empty() {
+        if documents.iter().flat_map(items).next().is_none() && violations.list.is_empty() {
             let message = "nothing to apply: the file holds no object";
             violations.push(At { line: 1, column: 1 }, &Path::Root, "EmptyBody", message);
         }

@@ -12,6 +12,7 @@ fn documents_that_are_no_text_or_no_yaml_are_refused() {
         row("B1 empty", "", "EmptyBody", (1, 1), ""),
         row("B1 comments", "# nothing\n# here\n", "EmptyBody", (1, 1), ""),
         row("B1 marker", "---\n", "EmptyBody", (1, 1), ""),
+        row("B1 list", "[]", "EmptyBody", (1, 1), ""),
         json("B1 json", "", "EmptyBody", (1, 1), ""),
         row("B2 utf-16", utf16, "Encoding", (1, 1), ""),
         row("B2 latin-1", b"a: 1\nb: \xe9\n".to_vec(), "Encoding", (2, 4), ""),
